@@ -1,0 +1,1 @@
+"""Tile and cell classification for napari with MambaMIC."""

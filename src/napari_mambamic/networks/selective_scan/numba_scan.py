@@ -1,0 +1,328 @@
+"""The four-direction selective scan on the CPU: one numba kernel, forward and backward.
+
+The kernel walks the un-permuted map in the four orders and adds the four results in place, so no
+permuted copy is made.  Channels are contiguous and innermost, so that the compiler vectorises
+over them; the state of one direction (states x channels) stays in the first-level cache.
+exp and softplus are short polynomials (relative error under 1e-6), because calls to the maths
+library do not vectorise.  The forward pass for training keeps the state every 16 positions; the
+backward pass recomputes the 16 states in between.  Parameter gradients go to one slot per batch
+element and are summed afterwards, so they do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+_CHUNK = 16  # positions between two kept states
+_LOG2_E = 1.4426950408889634
+# Not every numba threading layer survives two threads that start parallel kernels at once, and
+# the window classifies in one thread while it may train in another.
+_one_kernel_at_a_time = threading.Lock()
+
+
+def _exp2(value: Any) -> Any:
+    """2 ** value for value <= 0."""
+    return 2.0**value
+
+
+def _softplus(value: Any) -> Any:
+    """log(1 + exp(value))."""
+    return math.log1p(math.exp(-abs(value))) + max(value, 0.0)
+
+
+@overload(_exp2, inline="always")
+def _exp2_compiled(value: Any) -> Any:
+    if value == numba.types.float64:
+
+        def double(value: Any) -> Any:
+            return math.exp(value * 0.6931471805599453)
+
+        return double
+
+    def single(value: Any) -> Any:
+        # 2^value = 2^whole * 2^part with part in [-0.5, 0.5]; 2^whole is written into the
+        # exponent bits.  Coefficients: Chebyshev fit of 2^part, degree 6.
+        value = max(value, np.float32(-126.0))
+        whole = np.int32(value - np.float32(0.5))
+        part = value - np.float32(whole)
+        power = np.float32(1.5403530e-4)
+        power = power * part + np.float32(1.3333558e-3)
+        power = power * part + np.float32(9.6181291e-3)
+        power = power * part + np.float32(5.5504109e-2)
+        power = power * part + np.float32(2.4022651e-1)
+        power = power * part + np.float32(6.9314718e-1)
+        power = power * part + np.float32(1.0)
+        return power * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
+
+    return single
+
+
+@overload(_softplus, inline="always")
+def _softplus_compiled(value: Any) -> Any:
+    if value == numba.types.float64:
+
+        def double(value: Any) -> Any:
+            return math.log1p(math.exp(-abs(value))) + max(value, 0.0)
+
+        return double
+
+    def single(value: Any) -> Any:
+        # softplus(v) = max(v, 0) + log1p(e), e = exp(-|v|) in (0, 1];
+        # log1p(e) = 2 atanh(r), r = e / (2 + e) in (0, 1/3]: an odd series that converges fast.
+        e = _exp2(-abs(value) * np.float32(_LOG2_E))
+        r = e / (np.float32(2.0) + e)
+        square = r * r
+        series = np.float32(2.0 / 13.0)
+        series = series * square + np.float32(2.0 / 11.0)
+        series = series * square + np.float32(2.0 / 9.0)
+        series = series * square + np.float32(2.0 / 7.0)
+        series = series * square + np.float32(2.0 / 5.0)
+        series = series * square + np.float32(2.0 / 3.0)
+        series = series * square + np.float32(2.0)
+        return max(value, np.float32(0.0)) + r * series
+
+    return single
+
+
+# Rounding may be reassociated, so that sums vectorise; NaN and infinity keep their meaning.
+_kernel = numba.njit(
+    parallel=True, cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}
+)
+_inner = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+
+
+@_inner
+def _place(direction: int, step: int, height: int, width: int) -> int:
+    """Where on the row-major map a direction is at a step of its walk."""
+    if direction >= 2:
+        step = height * width - 1 - step
+    if direction % 2 == 0:
+        return step
+    return (step % height) * width + step // height
+
+
+@_inner
+def _step_sizes(low_rank, dt_weight, dt_bias, delta):  # type: ignore[no-untyped-def]
+    """delta[j] = softplus(dt_bias[j] + sum over r of low_rank[r] dt_weight[r, j])."""
+    rank, d = dt_weight.shape
+    for j in range(d):
+        delta[j] = dt_bias[j]
+    for r in range(rank):
+        factor = low_rank[r]
+        for j in range(d):
+            delta[j] += factor * dt_weight[r, j]
+    for j in range(d):
+        delta[j] = _softplus(delta[j])
+
+
+@_kernel
+def _forward(x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y):  # type: ignore[no-untyped-def]
+    """Write y; where ``kept`` has room, keep the state before every 16th step in it.
+
+    x, y (n, length, d); projected (n, length, 4, rank + 2 states); dt_weight (4, rank, d);
+    dt_bias, skip (4, d); a (4, states, d), times log2(e); kept (n, 4, chunks or 0, states, d).
+    """
+    n, length, d = x.shape
+    rank = dt_weight.shape[1]
+    states = a.shape[1]
+    for i in numba.prange(n):
+        state = np.empty((states, d), x.dtype)
+        delta = np.empty(d, x.dtype)
+        scaled = np.empty(d, x.dtype)
+        total = np.empty(d, x.dtype)
+        y[i] = 0
+        for k in range(4):
+            state[:] = 0
+            for t in range(length):
+                if kept.shape[2] > 0 and t % _CHUNK == 0:
+                    kept[i, k, t // _CHUNK] = state
+                p = _place(k, t, height, width)
+                own = projected[i, p, k]
+                _step_sizes(own, dt_weight[k], dt_bias[k], delta)
+                for j in range(d):
+                    value = x[i, p, j]
+                    scaled[j] = delta[j] * value
+                    total[j] = skip[k, j] * value
+                for s in range(0, states, 2):
+                    b0 = own[rank + s]
+                    b1 = own[rank + s + 1]
+                    c0 = own[rank + states + s]
+                    c1 = own[rank + states + s + 1]
+                    for j in range(d):
+                        h0 = _exp2(delta[j] * a[k, s, j]) * state[s, j] + scaled[j] * b0
+                        h1 = _exp2(delta[j] * a[k, s + 1, j]) * state[s + 1, j] + scaled[j] * b1
+                        state[s, j] = h0
+                        state[s + 1, j] = h1
+                        total[j] += h0 * c0 + h1 * c1
+                for j in range(d):
+                    y[i, p, j] += total[j]
+
+
+@_kernel
+def _backward(  # type: ignore[no-untyped-def]
+    x, projected, dt_weight, dt_bias, a, skip, height, width, kept, grad_y,
+    grad_x, grad_projected, grad_dt_weight, grad_dt_bias, grad_a, grad_skip,
+):  # fmt: skip
+    """Gradients of everything; parameter gradients have one slot per batch element in front."""
+    n, length, d = x.shape
+    rank = dt_weight.shape[1]
+    states = a.shape[1]
+    log2_e = x.dtype.type(_LOG2_E)
+    one = x.dtype.type(1.0)
+    for i in numba.prange(n):
+        after = np.empty((_CHUNK, states, d), x.dtype)  # the state after each step of a chunk
+        decay = np.empty((_CHUNK, states, d), x.dtype)
+        deltas = np.empty((_CHUNK, d), x.dtype)
+        grad_state = np.empty((states, d), x.dtype)
+        grad_delta = np.empty(d, x.dtype)
+        grad_scaled = np.empty(d, x.dtype)
+        scaled = np.empty(d, x.dtype)
+        grad_x[i] = 0
+        for k in range(4):
+            grad_state[:] = 0
+            for chunk in range(kept.shape[2] - 1, -1, -1):
+                first = chunk * _CHUNK
+                steps = min(_CHUNK, length - first)
+                for t in range(steps):
+                    p = _place(k, first + t, height, width)
+                    own = projected[i, p, k]
+                    _step_sizes(own, dt_weight[k], dt_bias[k], deltas[t])
+                    for s in range(states):
+                        before = kept[i, k, chunk, s] if t == 0 else after[t - 1, s]
+                        b = own[rank + s]
+                        for j in range(d):
+                            factor = _exp2(deltas[t, j] * a[k, s, j])
+                            decay[t, s, j] = factor
+                            after[t, s, j] = (
+                                factor * before[j] + deltas[t, j] * x[i, p, j] * b
+                            )
+                for t in range(steps - 1, -1, -1):
+                    p = _place(k, first + t, height, width)
+                    own = projected[i, p, k]
+                    own_grad = grad_projected[i, p, k]
+                    delta = deltas[t]
+                    for j in range(d):
+                        scaled[j] = delta[j] * x[i, p, j]
+                        grad_delta[j] = 0
+                        grad_scaled[j] = 0
+                    for s in range(states):
+                        b = own[rank + s]
+                        c = own[rank + states + s]
+                        grad_b = x.dtype.type(0.0)
+                        grad_c = x.dtype.type(0.0)
+                        for j in range(d):
+                            flow = grad_y[i, p, j]
+                            h = after[t, s, j]
+                            grad_h = grad_state[s, j] + flow * c
+                            grad_c += flow * h
+                            grad_b += grad_h * scaled[j]
+                            grad_scaled[j] += grad_h * b
+                            # d h / d (delta a) is the decayed state before: h minus what came in
+                            through = grad_h * (h - scaled[j] * b)
+                            grad_delta[j] += through * a[k, s, j]
+                            grad_a[i, k, s, j] += through * delta[j]
+                            grad_state[s, j] = grad_h * decay[t, s, j]
+                        own_grad[rank + s] = grad_b
+                        own_grad[rank + states + s] = grad_c
+                    for j in range(d):
+                        value = x[i, p, j]
+                        flow = grad_y[i, p, j]
+                        grad_x[i, p, j] += flow * skip[k, j] + grad_scaled[j] * delta[j]
+                        grad_skip[i, k, j] += flow * value
+                        # a carries log2(e); softplus' = 1 - exp(-delta)
+                        whole = grad_delta[j] / log2_e + grad_scaled[j] * value
+                        grad_raw = whole * (one - _exp2(-delta[j] * log2_e))
+                        grad_delta[j] = grad_raw
+                        grad_dt_bias[i, k, j] += grad_raw
+                    for r in range(rank):
+                        low_rank = own[r]
+                        total = x.dtype.type(0.0)
+                        for j in range(d):
+                            total += grad_delta[j] * dt_weight[k, r, j]
+                            grad_dt_weight[i, k, r, j] += grad_delta[j] * low_rank
+                        own_grad[r] = total
+
+
+def _array(tensor: Tensor, dtype: torch.dtype) -> Any:
+    return tensor.detach().to(dtype).contiguous().numpy()
+
+
+class _NumbaScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        x, projected, dt_weight, dt_bias, a_log, skip = inputs
+        n, height, width, d = x.shape
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        arrays = (
+            _array(x.flatten(1, 2), dtype),
+            _array(projected.flatten(1, 2), dtype),
+            _array(dt_weight.transpose(1, 2), dtype),
+            _array(dt_bias, dtype),
+            _array((-_LOG2_E * torch.exp(a_log.detach().to(dtype))).transpose(1, 2), dtype),
+            _array(skip, dtype),
+        )
+        states = a_log.shape[-1]
+        trains = any(ctx.needs_input_grad)
+        chunks = -(-height * width // _CHUNK) if trains else 0
+        kept = torch.empty((n, 4, chunks, states, d), dtype=dtype).numpy()
+        y = torch.empty((n, height * width, d), dtype=dtype)
+        with _one_kernel_at_a_time:
+            _forward(*arrays, height, width, kept, y.numpy())
+        if trains:
+            ctx.save_for_backward(*inputs)
+            ctx.arrays, ctx.kept = arrays, kept
+        return y.unflatten(1, (height, width)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, projected, dt_weight, dt_bias, a_log, skip = ctx.saved_tensors
+        n, height, width, _ = x.shape
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        grad_x = torch.empty((n, height * width, x.shape[-1]), dtype=dtype)
+        grad_projected = torch.empty(projected.flatten(1, 2).shape, dtype=dtype)
+        slots = [
+            torch.zeros((n, *shape.shape), dtype=dtype)
+            for shape in (dt_weight.transpose(1, 2), dt_bias, a_log.transpose(1, 2), skip)
+        ]
+        with _one_kernel_at_a_time:
+            _backward(
+                *ctx.arrays,
+                height,
+                width,
+                ctx.kept,
+                _array(grads[0].flatten(1, 2), dtype),
+                grad_x.numpy(),
+                grad_projected.numpy(),
+                *(slot.numpy() for slot in slots),
+            )
+        grad_dt_weight, grad_dt_bias, grad_a, grad_skip = (slot.sum(0) for slot in slots)
+        grad_a_log = -grad_a.transpose(1, 2) * torch.exp(a_log.to(dtype))
+        results = (
+            grad_x.view_as(x),
+            grad_projected.view_as(projected),
+            grad_dt_weight.transpose(1, 2),
+            grad_dt_bias,
+            grad_a_log,
+            grad_skip,
+        )
+        return tuple(g.to(p.dtype) for g, p in zip(results, ctx.saved_tensors, strict=True))
+
+
+def scan(
+    x: Tensor, projected: Tensor, dt_weight: Tensor, dt_bias: Tensor, a_log: Tensor, skip: Tensor
+) -> Tensor:
+    """Scan a map in four directions; shapes as in :func:`..selective_scan`.
+
+    The arithmetic is float64 for float64 inputs and float32 for all others.  The number of
+    states must be even (the published networks have 16).
+    """
+    result: Tensor = _NumbaScan.apply(x, projected, dt_weight, dt_bias, a_log, skip)
+    return result

@@ -1,0 +1,122 @@
+"""Every back end of the scan computes what the reference computes, forward and backward."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from napari_mambamic.errors import NetworkError
+from napari_mambamic.networks.selective_scan import selective_scan
+
+BACK_ENDS = ("torch", "numba")
+MAPS = [(1, 1), (1, 7), (5, 1), (3, 5), (4, 4), (9, 6)]
+
+
+def inputs(height, width, *, dtype=torch.float64, n=2, d=6, states=4, rank=2):
+    generator = torch.Generator().manual_seed(height * 100 + width)
+
+    def normal(*shape):
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return values.to(dtype).requires_grad_()
+
+    return (
+        normal(n, height, width, d),
+        normal(n, height, width, 4, rank + 2 * states),
+        normal(4, d, rank),
+        normal(4, d),
+        normal(4, d, states),
+        normal(4, d),
+    )
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+@pytest.mark.parametrize("size", MAPS)
+def test_forward_and_gradients_are_the_references_in_double(back_end, size):
+    values = inputs(*size)
+    expected = selective_scan(*values, back_end="reference")
+    flow = torch.randn(expected.shape, dtype=torch.float64)
+    expected_grads = torch.autograd.grad(expected, values, flow)
+    got = selective_scan(*values, back_end=back_end)
+    assert torch.allclose(got, expected, rtol=1e-10, atol=1e-11)
+    for gradient, wanted in zip(
+        torch.autograd.grad(got, values, flow), expected_grads, strict=True
+    ):
+        assert torch.allclose(gradient, wanted, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_single_precision_is_close_to_the_reference_in_double(back_end):
+    values = inputs(14, 14, dtype=torch.float32, d=24, states=16, rank=1)
+    doubles = [v.detach().double().requires_grad_() for v in values]
+    expected = selective_scan(*doubles, back_end="reference")
+    got = selective_scan(*values, back_end=back_end)
+    assert got.dtype == torch.float32
+    assert (got - expected).norm() < 1e-6 * expected.norm()
+    flow = torch.randn_like(got)
+    wanted = torch.autograd.grad(expected, doubles, flow.double())
+    for gradient, double in zip(torch.autograd.grad(got, values, flow), wanted, strict=True):
+        assert (gradient - double).norm() < 1e-5 * double.norm()
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_extreme_steps_neither_overflow_nor_vanish_into_nan(back_end):
+    x, projected, dt_weight, dt_bias, a_log, skip = inputs(6, 6, dtype=torch.float32)
+    for bias in (-40.0, 40.0):
+        with torch.no_grad():
+            dt_bias.fill_(bias)
+        values = (x, projected, dt_weight, dt_bias, a_log, skip)
+        got = selective_scan(*values, back_end=back_end)
+        expected = selective_scan(*(v.double() for v in values), back_end="reference")
+        assert torch.isfinite(got).all()
+        assert torch.allclose(got.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_nan_is_passed_on_not_swallowed(back_end):
+    values = inputs(4, 4, dtype=torch.float32)
+    with torch.no_grad():
+        values[0][0, 1, 1, 0] = float("nan")
+    got = selective_scan(*values, back_end=back_end)
+    assert got[0, :, :, 0].isnan().any()
+    assert not got[1].isnan().any()
+
+
+def test_bfloat16_inputs_are_computed_in_single_precision():
+    values = inputs(5, 5, dtype=torch.float32)
+    halves = [v.detach().bfloat16() for v in values]
+    got = selective_scan(*halves, back_end="numba")
+    assert got.dtype == torch.bfloat16
+    expected = selective_scan(*(h.float() for h in halves), back_end="numba")
+    assert torch.equal(got, expected.bfloat16())
+
+
+def test_views_that_are_not_contiguous_are_read_right():
+    x, *rest = inputs(4, 6)
+    wide = torch.cat([x, x + 1], dim=-1)
+    expected = selective_scan(x, *rest, back_end="reference")
+    assert torch.allclose(selective_scan(wide[..., :6], *rest, back_end="numba"), expected)
+
+
+def test_two_threads_may_scan_at_once():
+    values = inputs(12, 12, dtype=torch.float32, n=4)
+    expected = selective_scan(*values, back_end="numba")
+    results = []
+
+    def work():
+        for _ in range(20):
+            results.append(selective_scan(*values, back_end="numba"))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 60
+    assert all(torch.equal(r, expected) for r in results)
+
+
+def test_an_unknown_back_end_is_named():
+    with pytest.raises(NetworkError, match="'cupy'"):
+        selective_scan(*inputs(2, 2), back_end="cupy")
