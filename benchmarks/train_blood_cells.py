@@ -68,6 +68,20 @@ def normalise(patches: torch.Tensor) -> torch.Tensor:
     return (patches - mean) / std
 
 
+def patch_sizes(plan: str) -> list[list[int]]:
+    """The sizes that each epoch draws from.
+
+    >>> patch_sizes("48:1,40-64:2")
+    [[48], [40, 48, 56, 64], [40, 48, 56, 64]]
+    """
+    epochs = []
+    for part in plan.split(","):
+        sizes, count = part.split(":")
+        first, _, last = sizes.partition("-")
+        epochs += [list(range(int(first), int(last or first) + 1, 8))] * int(count)
+    return epochs
+
+
 def augment(images: torch.Tensor, size: int) -> torch.Tensor:
     """Turn, mirror, zoom, shift and recolour each cell, at its own size, then resample."""
     n = len(images)
@@ -137,7 +151,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", default="mambamic-t")
-    parser.add_argument("--sizes", default="48:12,64:20", help="patch size:epochs, in turn")
+    parser.add_argument("--sizes", default="48:2,40-64:14,64:16",
+                        help="patch size:epochs, in turn; 40-64 draws 40, 48, 56 or 64 per batch")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
@@ -149,7 +164,7 @@ def main() -> None:
     images, labels, classes, _ = load_cells(args.data)
     training, validation = split(labels)
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
-    plan = [int(s.split(":")[0]) for s in args.sizes.split(",") for _ in range(int(s.split(":")[1]))]
+    plan = patch_sizes(args.sizes)
     steps_per_epoch = len(training) // args.batch
     total = steps_per_epoch * len(plan)
 
@@ -195,7 +210,8 @@ def main() -> None:
         order = np.random.default_rng([args.seed, epoch]).permutation(training)
         torch.manual_seed(args.seed * 1_000_003 + step)
         chosen = torch.from_numpy(order[within * args.batch : (within + 1) * args.batch])
-        patches = augment(images[chosen], plan[epoch])
+        size = int(np.random.default_rng([args.seed, step, 1]).choice(plan[epoch]))
+        patches = augment(images[chosen], size)
         loss = functional.cross_entropy(network(patches), labels[chosen], label_smoothing=0.05)
         optimiser.zero_grad()
         loss.backward()
@@ -224,7 +240,7 @@ def main() -> None:
             recalls = [right[labels[validation] == c].mean().item() for c in range(len(classes))]
             line = {
                 "epoch": epoch + 1,
-                "patch_size": plan[epoch],
+                "patch_sizes": plan[epoch],
                 "loss": round(sum(losses) / len(losses), 4),
                 "validation_accuracy": round(right.mean().item(), 5),
                 "validation_balanced_accuracy": round(sum(recalls) / len(recalls), 5),

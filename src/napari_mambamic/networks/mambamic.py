@@ -177,9 +177,9 @@ class MambaMIC(nn.Module):
                 f"Published MambaMIC weights take square patches only, and these are {height} x "
                 f"{width} px: the published network exchanges height and width. Use square tiles."
             )
-        if min(height, width) < 17:
+        if min(height, width) < 29:
             raise NetworkError(
-                f"Patches are {height} x {width} px; MambaMIC needs at least 17 x 17 px."
+                f"Patches are {height} x {width} px; MambaMIC needs at least 29 x 29 px."
             )
         tokens = self.stem(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
         for index, stage in enumerate(self.stages):

@@ -21,6 +21,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     A 1x1 convolution on channels-last memory: 1.5 to 2.5 times faster than `linear` on a CPU.
     """
+    if not x.numel():
+        return x.new_empty(*x.shape[:-1], len(weight))
     mapped = functional.conv2d(x.permute(0, 3, 1, 2), weight.reshape(*weight.shape[:2], 1, 1), bias)
     return mapped.permute(0, 2, 3, 1)
 

@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from numba.extending import overload
 from torch import Tensor
+from torch.nn import functional
 
 _CHUNK = 16  # positions between two kept states
+_LANES = 16  # float32 numbers in the widest vector register; channels are filled up to it
 _LOG2_E = 1.4426950408889634
 # Not every numba threading layer survives two threads that start parallel kernels at once, and
 # the window classifies in one thread while it may train in another.
@@ -110,34 +112,35 @@ def _place(direction: int, step: int, height: int, width: int) -> int:
 
 
 @_inner
-def _step_sizes(low_rank, dt_weight, dt_bias, delta):  # type: ignore[no-untyped-def]
-    """delta[j] = softplus(dt_bias[j] + sum over r of low_rank[r] dt_weight[r, j])."""
-    rank, d = dt_weight.shape
-    for j in range(d):
-        delta[j] = dt_bias[j]
+def _step_sizes(projected, i, p, k, dt_weight, dt_bias, t, delta):  # type: ignore[no-untyped-def]
+    """delta[t, j] = softplus(dt_bias[k, j] + sum over r of projected[.., r] dt_weight[k, r, j])."""
+    rank, padded = dt_weight.shape[1:]
+    for j in range(padded):
+        delta[t, j] = dt_bias[k, j]
     for r in range(rank):
-        factor = low_rank[r]
-        for j in range(d):
-            delta[j] += factor * dt_weight[r, j]
-    for j in range(d):
-        delta[j] = _softplus(delta[j])
+        factor = projected[i, p, k, r]
+        for j in range(padded):
+            delta[t, j] += factor * dt_weight[k, r, j]
+    for j in range(padded):
+        delta[t, j] = _softplus(delta[t, j])
 
 
 @_kernel
 def _forward(x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y):  # type: ignore[no-untyped-def]
     """Write y; where ``kept`` has room, keep the state before every 16th step in it.
 
-    x, y (n, length, d); projected (n, length, 4, rank + 2 states); dt_weight (4, rank, d);
-    dt_bias, skip (4, d); a (4, states, d), times log2(e); kept (n, 4, chunks or 0, states, d).
+    x, y (n, length, d); projected (n, length, 4, rank + 2 states); and, with the channels filled
+    up to a multiple of 16: dt_weight (4, rank, d); dt_bias, skip (4, d); a (4, states, d), times
+    log2(e); kept (n, 4, chunks or 0, states, d).
     """
     n, length, d = x.shape
-    rank = dt_weight.shape[1]
+    rank, padded = dt_weight.shape[1:]
     states = a.shape[1]
     for i in numba.prange(n):
-        state = np.empty((states, d), x.dtype)
-        delta = np.empty(d, x.dtype)
-        scaled = np.empty(d, x.dtype)
-        total = np.empty(d, x.dtype)
+        state = np.empty((states, padded), x.dtype)
+        delta = np.empty((1, padded), x.dtype)
+        scaled = np.zeros(padded, x.dtype)
+        total = np.zeros(padded, x.dtype)
         y[i] = 0
         for k in range(4):
             state[:] = 0
@@ -145,23 +148,31 @@ def _forward(x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y):
                 if kept.shape[2] > 0 and t % _CHUNK == 0:
                     kept[i, k, t // _CHUNK] = state
                 p = _place(k, t, height, width)
-                own = projected[i, p, k]
-                _step_sizes(own, dt_weight[k], dt_bias[k], delta)
+                _step_sizes(projected, i, p, k, dt_weight, dt_bias, 0, delta)
                 for j in range(d):
                     value = x[i, p, j]
-                    scaled[j] = delta[j] * value
+                    scaled[j] = delta[0, j] * value
                     total[j] = skip[k, j] * value
-                for s in range(0, states, 2):
-                    b0 = own[rank + s]
-                    b1 = own[rank + s + 1]
-                    c0 = own[rank + states + s]
-                    c1 = own[rank + states + s + 1]
-                    for j in range(d):
-                        h0 = _exp2(delta[j] * a[k, s, j]) * state[s, j] + scaled[j] * b0
-                        h1 = _exp2(delta[j] * a[k, s + 1, j]) * state[s + 1, j] + scaled[j] * b1
+                # Four states at a time: entering the inner loop costs more than a turn of it.
+                for s in range(0, states, 4):
+                    b0 = projected[i, p, k, rank + s]
+                    b1 = projected[i, p, k, rank + s + 1]
+                    b2 = projected[i, p, k, rank + s + 2]
+                    b3 = projected[i, p, k, rank + s + 3]
+                    c0 = projected[i, p, k, rank + states + s]
+                    c1 = projected[i, p, k, rank + states + s + 1]
+                    c2 = projected[i, p, k, rank + states + s + 2]
+                    c3 = projected[i, p, k, rank + states + s + 3]
+                    for j in range(padded):
+                        h0 = _exp2(delta[0, j] * a[k, s, j]) * state[s, j] + scaled[j] * b0
+                        h1 = _exp2(delta[0, j] * a[k, s + 1, j]) * state[s + 1, j] + scaled[j] * b1
+                        h2 = _exp2(delta[0, j] * a[k, s + 2, j]) * state[s + 2, j] + scaled[j] * b2
+                        h3 = _exp2(delta[0, j] * a[k, s + 3, j]) * state[s + 3, j] + scaled[j] * b3
                         state[s, j] = h0
                         state[s + 1, j] = h1
-                        total[j] += h0 * c0 + h1 * c1
+                        state[s + 2, j] = h2
+                        state[s + 3, j] = h3
+                        total[j] += h0 * c0 + h1 * c1 + h2 * c2 + h3 * c3
                 for j in range(d):
                     y[i, p, j] += total[j]
 
@@ -173,82 +184,83 @@ def _backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Gradients of everything; parameter gradients have one slot per batch element in front."""
     n, length, d = x.shape
-    rank = dt_weight.shape[1]
+    rank, padded = dt_weight.shape[1:]
     states = a.shape[1]
+    ln_2 = x.dtype.type(0.6931471805599453)
     log2_e = x.dtype.type(_LOG2_E)
     one = x.dtype.type(1.0)
     for i in numba.prange(n):
-        after = np.empty((_CHUNK, states, d), x.dtype)  # the state after each step of a chunk
-        decay = np.empty((_CHUNK, states, d), x.dtype)
-        deltas = np.empty((_CHUNK, d), x.dtype)
-        grad_state = np.empty((states, d), x.dtype)
-        grad_delta = np.empty(d, x.dtype)
-        grad_scaled = np.empty(d, x.dtype)
-        scaled = np.empty(d, x.dtype)
+        after = np.empty((_CHUNK + 1, states, padded), x.dtype)  # the state before each step
+        decay = np.empty((_CHUNK, states, padded), x.dtype)
+        deltas = np.empty((_CHUNK, padded), x.dtype)
+        scaled = np.zeros((_CHUNK, padded), x.dtype)
+        flow = np.zeros(padded, x.dtype)
+        grad_state = np.empty((states, padded), x.dtype)
+        grad_delta = np.empty(padded, x.dtype)
+        grad_scaled = np.empty(padded, x.dtype)
         grad_x[i] = 0
         for k in range(4):
             grad_state[:] = 0
             for chunk in range(kept.shape[2] - 1, -1, -1):
                 first = chunk * _CHUNK
                 steps = min(_CHUNK, length - first)
+                after[0] = kept[i, k, chunk]
                 for t in range(steps):
                     p = _place(k, first + t, height, width)
-                    own = projected[i, p, k]
-                    _step_sizes(own, dt_weight[k], dt_bias[k], deltas[t])
+                    _step_sizes(projected, i, p, k, dt_weight, dt_bias, t, deltas)
+                    for j in range(d):
+                        scaled[t, j] = deltas[t, j] * x[i, p, j]
                     for s in range(states):
-                        before = kept[i, k, chunk, s] if t == 0 else after[t - 1, s]
-                        b = own[rank + s]
-                        for j in range(d):
+                        b = projected[i, p, k, rank + s]
+                        for j in range(padded):
                             factor = _exp2(deltas[t, j] * a[k, s, j])
                             decay[t, s, j] = factor
-                            after[t, s, j] = (
-                                factor * before[j] + deltas[t, j] * x[i, p, j] * b
-                            )
+                            after[t + 1, s, j] = factor * after[t, s, j] + scaled[t, j] * b
                 for t in range(steps - 1, -1, -1):
                     p = _place(k, first + t, height, width)
-                    own = projected[i, p, k]
-                    own_grad = grad_projected[i, p, k]
-                    delta = deltas[t]
                     for j in range(d):
-                        scaled[j] = delta[j] * x[i, p, j]
-                        grad_delta[j] = 0
-                        grad_scaled[j] = 0
+                        flow[j] = grad_y[i, p, j]
+                    grad_delta[:] = 0
+                    grad_scaled[:] = 0
                     for s in range(states):
-                        b = own[rank + s]
-                        c = own[rank + states + s]
+                        b = projected[i, p, k, rank + s]
+                        c = projected[i, p, k, rank + states + s]
                         grad_b = x.dtype.type(0.0)
                         grad_c = x.dtype.type(0.0)
-                        for j in range(d):
-                            flow = grad_y[i, p, j]
-                            h = after[t, s, j]
-                            grad_h = grad_state[s, j] + flow * c
-                            grad_c += flow * h
-                            grad_b += grad_h * scaled[j]
+                        for j in range(padded):
+                            h = after[t + 1, s, j]
+                            grad_h = grad_state[s, j] + flow[j] * c
+                            grad_c += flow[j] * h
+                            grad_b += grad_h * scaled[t, j]
                             grad_scaled[j] += grad_h * b
-                            # d h / d (delta a) is the decayed state before: h minus what came in
-                            through = grad_h * (h - scaled[j] * b)
+                            # d h / d (delta a) is the decayed state: h minus what came in
+                            through = grad_h * (h - scaled[t, j] * b)
                             grad_delta[j] += through * a[k, s, j]
-                            grad_a[i, k, s, j] += through * delta[j]
+                            grad_a[i, k, s, j] += through * deltas[t, j]
                             grad_state[s, j] = grad_h * decay[t, s, j]
-                        own_grad[rank + s] = grad_b
-                        own_grad[rank + states + s] = grad_c
+                        grad_projected[i, p, k, rank + s] = grad_b
+                        grad_projected[i, p, k, rank + states + s] = grad_c
                     for j in range(d):
                         value = x[i, p, j]
-                        flow = grad_y[i, p, j]
-                        grad_x[i, p, j] += flow * skip[k, j] + grad_scaled[j] * delta[j]
-                        grad_skip[i, k, j] += flow * value
+                        grad_x[i, p, j] += flow[j] * skip[k, j] + grad_scaled[j] * deltas[t, j]
+                        grad_skip[i, k, j] += flow[j] * value
                         # a carries log2(e); softplus' = 1 - exp(-delta)
-                        whole = grad_delta[j] / log2_e + grad_scaled[j] * value
-                        grad_raw = whole * (one - _exp2(-delta[j] * log2_e))
+                        whole = grad_delta[j] * ln_2 + grad_scaled[j] * value
+                        grad_raw = whole * (one - _exp2(-deltas[t, j] * log2_e))
                         grad_delta[j] = grad_raw
                         grad_dt_bias[i, k, j] += grad_raw
                     for r in range(rank):
-                        low_rank = own[r]
+                        low_rank = projected[i, p, k, r]
                         total = x.dtype.type(0.0)
                         for j in range(d):
                             total += grad_delta[j] * dt_weight[k, r, j]
                             grad_dt_weight[i, k, r, j] += grad_delta[j] * low_rank
-                        own_grad[r] = total
+                        grad_projected[i, p, k, r] = total
+
+
+def _filled(parameter: Tensor) -> Tensor:
+    """Fill the channels, the last axis, up to a multiple of the vector length with zeros."""
+    return functional.pad(parameter, (0, -parameter.shape[-1] % _LANES))
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> Any:
@@ -264,15 +276,14 @@ class _NumbaScan(torch.autograd.Function):
         arrays = (
             _array(x.flatten(1, 2), dtype),
             _array(projected.flatten(1, 2), dtype),
-            _array(dt_weight.transpose(1, 2), dtype),
-            _array(dt_bias, dtype),
-            _array((-_LOG2_E * torch.exp(a_log.detach().to(dtype))).transpose(1, 2), dtype),
-            _array(skip, dtype),
+            _array(_filled(dt_weight.transpose(1, 2)), dtype),
+            _array(_filled(dt_bias), dtype),
+            _array(_filled(-_LOG2_E * torch.exp(a_log.detach().to(dtype)).transpose(1, 2)), dtype),
+            _array(_filled(skip), dtype),
         )
-        states = a_log.shape[-1]
         trains = any(ctx.needs_input_grad)
         chunks = -(-height * width // _CHUNK) if trains else 0
-        kept = torch.empty((n, 4, chunks, states, d), dtype=dtype).numpy()
+        kept = torch.empty((n, 4, chunks, *arrays[4].shape[1:]), dtype=dtype).numpy()
         y = torch.empty((n, height * width, d), dtype=dtype)
         with _one_kernel_at_a_time:
             _forward(*arrays, height, width, kept, y.numpy())
@@ -289,8 +300,7 @@ class _NumbaScan(torch.autograd.Function):
         grad_x = torch.empty((n, height * width, x.shape[-1]), dtype=dtype)
         grad_projected = torch.empty(projected.flatten(1, 2).shape, dtype=dtype)
         slots = [
-            torch.zeros((n, *shape.shape), dtype=dtype)
-            for shape in (dt_weight.transpose(1, 2), dt_bias, a_log.transpose(1, 2), skip)
+            torch.zeros((n, *array.shape), dtype=dtype) for array in ctx.arrays[2:]
         ]
         with _one_kernel_at_a_time:
             _backward(
@@ -303,7 +313,9 @@ class _NumbaScan(torch.autograd.Function):
                 grad_projected.numpy(),
                 *(slot.numpy() for slot in slots),
             )
-        grad_dt_weight, grad_dt_bias, grad_a, grad_skip = (slot.sum(0) for slot in slots)
+        grad_dt_weight, grad_dt_bias, grad_a, grad_skip = (
+            slot.sum(0)[..., : x.shape[-1]] for slot in slots
+        )
         grad_a_log = -grad_a.transpose(1, 2) * torch.exp(a_log.to(dtype))
         results = (
             grad_x.view_as(x),
@@ -322,7 +334,7 @@ def scan(
     """Scan a map in four directions; shapes as in :func:`..selective_scan`.
 
     The arithmetic is float64 for float64 inputs and float32 for all others.  The number of
-    states must be even (the published networks have 16).
+    states must be a multiple of 4 (the published networks have 16).
     """
     result: Tensor = _NumbaScan.apply(x, projected, dt_weight, dt_bias, a_log, skip)
     return result
