@@ -1,1 +1,80 @@
-"""Tile and cell classification for napari with MambaMIC."""
+"""Tile and cell classification for napari with MambaMIC.
+
+Names are loaded on first use: importing the package loads neither torch nor Qt nor napari.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_mambamic._napari.classify_layer import classify_layer as classify_layer
+    from napari_mambamic.classifier import Prediction as Prediction
+    from napari_mambamic.classifier import TileClassifier as TileClassifier
+    from napari_mambamic.classifier import load_classifier as load_classifier
+    from napari_mambamic.classify import classify_image as classify_image
+    from napari_mambamic.classify import classify_objects as classify_objects
+    from napari_mambamic.classify import iter_classify as iter_classify
+    from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.image import as_image as as_image
+    from napari_mambamic.networks import build_network as build_network
+    from napari_mambamic.networks import list_networks as list_networks
+    from napari_mambamic.patches import PatchSpec as PatchSpec
+    from napari_mambamic.patches import read_patches as read_patches
+    from napari_mambamic.progress import Progress as Progress
+    from napari_mambamic.results import TileResults as TileResults
+    from napari_mambamic.tiling import Tile as Tile
+    from napari_mambamic.tiling import TileGrid as TileGrid
+    from napari_mambamic.tiling import plan_tiles as plan_tiles
+    from napari_mambamic.tiling import tiles_at_points as tiles_at_points
+    from napari_mambamic.tiling import tiles_of_objects as tiles_of_objects
+    from napari_mambamic.weights.manifest import Manifest as Manifest
+    from napari_mambamic.weights.store import fetch_weights as fetch_weights
+    from napari_mambamic.weights.store import list_weights as list_weights
+
+_HOMES = {
+    "Manifest": "weights.manifest",
+    "MambamicError": "errors",
+    "PatchSpec": "patches",
+    "Prediction": "classifier",
+    "Progress": "progress",
+    "Tile": "tiling",
+    "TileClassifier": "classifier",
+    "TileGrid": "tiling",
+    "TileResults": "results",
+    "as_image": "image",
+    "build_network": "networks",
+    "classify_image": "classify",
+    "classify_layer": "_napari.classify_layer",
+    "classify_objects": "classify",
+    "fetch_weights": "weights.store",
+    "iter_classify": "classify",
+    "list_networks": "networks",
+    "list_weights": "weights.store",
+    "load_classifier": "classifier",
+    "plan_tiles": "tiling",
+    "read_patches": "patches",
+    "tiles_at_points": "tiling",
+    "tiles_of_objects": "tiling",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+try:
+    __version__ = version("napari-mambamic")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -17,6 +17,7 @@ import importlib
 from collections.abc import Callable
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from napari_mambamic.errors import NetworkError
@@ -27,6 +28,11 @@ _MODULES = {"reference": "reference", "torch": "torch_scan", "numba": "numba_sca
 def list_back_ends() -> tuple[str, ...]:
     """Names that `selective_scan` takes as ``back_end``."""
     return tuple(_MODULES)
+
+
+def back_end_for(device: torch.device) -> str:
+    """Name of the fastest back end for a device."""
+    return "numba" if device.type == "cpu" else "torch"
 
 
 @cache
@@ -66,7 +72,7 @@ def selective_scan(
         (n, height, width, d), differentiable in all six inputs.
     """
     if back_end == "auto":
-        back_end = "numba" if x.device.type == "cpu" else "torch"
+        back_end = back_end_for(x.device)
     if back_end not in _MODULES:
         raise NetworkError(
             f"There is no scan back end {back_end!r}. Choose one of {', '.join(_MODULES)}."

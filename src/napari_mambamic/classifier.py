@@ -1,0 +1,139 @@
+"""A network with its manifest on a device: patches in, predictions out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from napari_mambamic.devices import DeviceChoice, choose_device
+from napari_mambamic.errors import DeviceError, ImageError, WeightsError
+from napari_mambamic.patches import prepare_patches
+from napari_mambamic.weights.checkpoint import SELF_TEST_LOGITS, SELF_TEST_PATCH, load_network
+from napari_mambamic.weights.manifest import Manifest
+from napari_mambamic.weights.store import locate_weights
+
+_SELF_TEST_TOLERANCE = 0.01  # of a logit; another order of additions moves them by 1e-4
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about n patches.
+
+    Parameters
+    ----------
+    logits, probabilities : ndarray
+        (n, n_classes) float32.
+    embeddings : ndarray
+        (n, d) float32: the vectors before the head.
+    """
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+
+
+class TileClassifier:
+    """Classifies patches with one set of weights on one device.
+
+    Made by `load_classifier`.
+    """
+
+    def __init__(self, network: nn.Module, manifest: Manifest, device: DeviceChoice) -> None:
+        self.network = network.to(device.device).eval()
+        self.manifest = manifest
+        self.device = device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
+        return self.manifest.class_names
+
+    def predict(self, patches: NDArray[Any]) -> Prediction:
+        """Classify patches (n, y, x, channel) or (n, y, x) in an image's own dtype.
+
+        They are resampled and normalised as the manifest says.
+
+        Raises
+        ------
+        ImageError
+            NaN, Inf or values out of range.
+        ChannelMismatch
+            The channels do not fit the weights.
+        """
+        return self.predict_prepared(prepare_patches(np.asarray(patches), self.manifest.patch))
+
+    @torch.inference_mode()
+    def predict_prepared(self, patches: NDArray[np.float32]) -> Prediction:
+        """Classify what `prepare_patches` made: (n, channel, patch_size, patch_size) float32."""
+        if not len(patches):
+            raise ImageError("There are no patches: give at least one.")
+        batch = torch.from_numpy(patches).to(self.device.device)
+        embeddings = self.network.embed(batch)
+        logits: Tensor = self.network.head(embeddings)
+        return Prediction(*(_numpy(t) for t in (logits, logits.softmax(dim=1), embeddings)))
+
+    def batch_size(self) -> int:
+        """Patches per batch that keep the device busy: 32 of 64 px on a CPU, 512 on a GPU."""
+        of_64_px = 32 if self.device.device.type == "cpu" else 512
+        return max(1, round(of_64_px * (64 / self.manifest.patch.patch_size) ** 2))
+
+    def self_test(self, patch: NDArray[Any], logits: NDArray[np.float32]) -> None:
+        """Compare the logits of a stored patch (y, x, channel) with the stored ones.
+
+        Raises
+        ------
+        WeightsError
+            This machine computes something else.
+        """
+        got = self.predict(patch[np.newaxis]).logits[0]
+        difference = float(np.abs(got - logits).max())
+        if not difference <= _SELF_TEST_TOLERANCE:
+            raise WeightsError(
+                f"The self-test of weights {self.manifest.name!r} failed on {self.device.reason}: "
+                f"logits differ by {difference:.3g}, allowed is {_SELF_TEST_TOLERANCE}. Do not "
+                f"trust results from this device; try device='cpu' and update torch."
+            )
+
+
+def load_classifier(
+    weights: str | Path = "default", *, device: str = "auto", precision: str = "auto"
+) -> TileClassifier:
+    """Load weights onto a device and test them.
+
+    Parameters
+    ----------
+    weights : str or path
+        One of `list_weights`, or the path of a ``.safetensors`` file with its manifest beside it.
+    device : str
+        "auto", "cuda", "cuda:1", "mps" or "cpu".
+    precision : str
+        "auto" or "float32".
+
+    Raises
+    ------
+    WeightsError
+        The file is damaged, unsafe, does not fit its manifest, or fails its self-test.
+    DeviceError
+        The device is not there.
+    """
+    if precision not in ("auto", "float32"):
+        raise DeviceError(f"There is no precision {precision!r}. Choose auto or float32.")
+    choice = choose_device(device)
+    network, manifest, self_test = load_network(locate_weights(weights))
+    classifier = TileClassifier(network, manifest, choice)
+    if self_test:
+        classifier.self_test(
+            self_test[SELF_TEST_PATCH].numpy(), self_test[SELF_TEST_LOGITS].numpy()
+        )
+    return classifier
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array

@@ -1,0 +1,180 @@
+"""Pixels that are read on demand, with their axes and their pixel size.
+
+An image is anything that napari can show: numpy, dask, zarr, or a list of such arrays, finest
+first.  Nothing is read before `ImagePyramid.read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mambamic.errors import ImageError
+
+
+@dataclass(frozen=True)
+class ImageLevel:
+    """One resolution of an image.
+
+    Parameters
+    ----------
+    data : array-like
+        Has ``shape``, ``dtype`` and slicing; (y, x), (y, x, channel) or (channel, y, x).
+    downsample : (float, float)
+        Pixels of level 0 per pixel of this level, along (y, x).
+    """
+
+    data: Any
+    downsample: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class ImagePyramid:
+    """A plane of pixels at one or more resolutions.
+
+    Parameters
+    ----------
+    levels : tuple of ImageLevel
+        Finest first; all with the same axes.
+    channel_axis : 0, 2 or None
+        Where the channels are; None is a grey plane (y, x).
+    pixel_size_um : (float, float) or None
+        Micrometres per pixel of level 0 along (y, x); None when unknown.
+    name : str
+        Used in messages and in the provenance of results.
+    """
+
+    levels: tuple[ImageLevel, ...]
+    channel_axis: Literal[0, 2] | None = None
+    pixel_size_um: tuple[float, float] | None = None
+    name: str = "image"
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """(height, width) of level 0 in pixels."""
+        shape = [int(n) for n in self.levels[0].data.shape]
+        if self.channel_axis is not None:
+            del shape[self.channel_axis]
+        return shape[0], shape[1]
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of every pixel; 1 for a grey plane."""
+        if self.channel_axis is None:
+            return 1
+        return int(self.levels[0].data.shape[self.channel_axis])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels."""
+        return np.dtype(self.levels[0].data.dtype)
+
+    def read(self, y: int, x: int, height: int, width: int, *, level: int = 0) -> NDArray[Any]:
+        """Read the window that starts at (y, x) of a level, which must lie inside it.
+
+        Returns
+        -------
+        ndarray
+            (height, width, channel) in the image's own dtype.
+        """
+        data = self.levels[level].data
+        rows, columns = slice(y, y + height), slice(x, x + width)
+        if self.channel_axis == 0:
+            return np.moveaxis(np.asarray(data[:, rows, columns]), 0, 2)
+        window = np.asarray(data[rows, columns])
+        return window if self.channel_axis == 2 else window[:, :, np.newaxis]
+
+    def overview(self, step: int) -> NDArray[Any]:
+        """Every `step`-th pixel of level 0 along both axes: (rows, columns, channel)."""
+        data = self.levels[0].data
+        if self.channel_axis == 0:
+            return np.moveaxis(np.asarray(data[:, ::step, ::step]), 0, 2)
+        pixels = np.asarray(data[::step, ::step])
+        return pixels if self.channel_axis == 2 else pixels[:, :, np.newaxis]
+
+
+def as_image(
+    image: Any,
+    *,
+    channel_axis: Literal["auto", 0, 2] | None = "auto",
+    pixel_size_um: float | tuple[float, float] | None = None,
+    name: str = "image",
+) -> ImagePyramid:
+    """Make an `ImagePyramid` of an array, or of a list of arrays (multiscale, finest first).
+
+    Parameters
+    ----------
+    image : array-like, sequence of array-like or ImagePyramid
+        A plane (y, x), (y, x, channel) or (channel, y, x).  It is not copied.
+    channel_axis : "auto", 0, 2 or None
+        "auto": a third axis of length 3 or 4 at the end is RGB or RGBA; any other third axis must
+        be named.
+    pixel_size_um : float or (float, float), optional
+        Micrometres per pixel.
+    name : str
+        Used in messages.
+
+    Raises
+    ------
+    ImageError
+        The image is empty, a single pixel, or has axes that cannot be told apart.
+    """
+    if isinstance(image, ImagePyramid):
+        return image
+    is_multiscale = isinstance(image, (list, tuple)) or type(image).__name__ == "MultiScaleData"
+    arrays = list(image) if is_multiscale else [image]
+    arrays = [a if hasattr(a, "shape") and hasattr(a, "dtype") else np.asarray(a) for a in arrays]
+    if not arrays:
+        raise ImageError(f"Image {name!r} is an empty list. Give at least one array.")
+    shape = tuple(int(n) for n in arrays[0].shape)
+    if len(shape) not in (2, 3):
+        raise ImageError(
+            f"Image {name!r} has {len(shape)} axes, shape {shape}. Give one plane: (y, x), "
+            f"(y, x, channel) or (channel, y, x)."
+        )
+    axis: Literal[0, 2] | None
+    if channel_axis != "auto":
+        axis = channel_axis
+        if (axis is None) != (len(shape) == 2):
+            raise ImageError(
+                f"Image {name!r} has shape {shape}, which does not fit channel_axis={axis}."
+            )
+    elif len(shape) == 2:
+        axis = None
+    elif shape[2] in (3, 4):
+        axis = 2
+    else:
+        raise ImageError(
+            f"Image {name!r} has shape {shape}: it is not clear which axis holds the channels. "
+            f"Give one plane, or channel_axis=0 or channel_axis=2."
+        )
+    if isinstance(pixel_size_um, (int, float)):
+        pixel_size_um = (float(pixel_size_um), float(pixel_size_um))
+    if pixel_size_um is not None and not all(np.isfinite(s) and s > 0 for s in pixel_size_um):
+        raise ImageError(
+            f"The pixel size of image {name!r} is {pixel_size_um} um. Give positive numbers."
+        )
+    pyramid = ImagePyramid(
+        _levels(arrays, axis), channel_axis=axis, pixel_size_um=pixel_size_um, name=name
+    )
+    height, width = pyramid.plane_shape
+    if not height * width * pyramid.n_channels:
+        raise ImageError(f"Image {name!r} is empty: its shape is {shape}. Open another image.")
+    if height * width == 1:
+        raise ImageError(
+            f"Image {name!r} is a single pixel: its shape is {shape}. There is nothing to see in "
+            f"it; open another image."
+        )
+    return pyramid
+
+
+def _levels(arrays: Sequence[Any], axis: int | None) -> tuple[ImageLevel, ...]:
+    planes = [tuple(n for i, n in enumerate(a.shape) if i != axis) for a in arrays]
+    return tuple(
+        ImageLevel(array, (planes[0][0] / max(p[0], 1), planes[0][1] / max(p[1], 1)))
+        for array, p in zip(arrays, planes, strict=True)
+    )

@@ -1,0 +1,258 @@
+"""Where tiles lie: integers, no pixels.
+
+    tile    a square place (y, x, size) on the plane; it may stick out of it
+    stride  tile size - overlap: the distance between neighbours
+
+    0         stride               the last tile of a row is moved back inside:
+    |-----------|-----------|--       it shares more than the overlap
+    [ tile 0       ]
+                [ tile 1       ]
+                         [ tile 2       ]  <- plane ends here
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from napari_mambamic.errors import ImageError, NothingToClassify
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tile:
+    """A square of the plane: its first pixel (y, x) and its side, in px of level 0."""
+
+    y: int
+    x: int
+    size: int
+
+
+@dataclass(frozen=True)
+class TileGrid(Sequence[Tile]):
+    """The tiles of a regular grid, row by row.
+
+    Parameters
+    ----------
+    tile_size, overlap : int
+        In pixels.
+    rows, columns : tuple of int
+        First pixel of the tiles of each row along y, of each column along x.
+    region : (int, int, int, int)
+        What is covered: its first pixel (y, x), its height and its width.
+    """
+
+    tile_size: int
+    overlap: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    region: tuple[int, int, int, int]
+
+    @property
+    def stride(self) -> int:
+        """Distance between neighbouring tiles in pixels."""
+        return self.tile_size - self.overlap
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of columns."""
+        return len(self.rows), len(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.columns)
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tile, ...]: ...
+    def __getitem__(self, index: int | slice) -> Tile | tuple[Tile, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        row, column = divmod(index % len(self), len(self.columns))
+        return Tile(self.rows[row], self.columns[column], self.tile_size)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (Tile(y, x, self.tile_size) for y in self.rows for x in self.columns)
+
+
+@dataclass(frozen=True)
+class ObjectTiles(Sequence[Tile]):
+    """One tile around each object.
+
+    Parameters
+    ----------
+    tiles : tuple of Tile
+    object_ids : ndarray
+        (n,) the number of each object in the label image, or of each point in its list.
+    centres : ndarray
+        (n, 2) the (y, x) that each tile was laid around.
+    """
+
+    tiles: tuple[Tile, ...]
+    object_ids: NDArray[np.int64]
+    centres: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    @overload
+    def __getitem__(self, index: int) -> Tile: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tile, ...]: ...
+    def __getitem__(self, index: int | slice) -> Tile | tuple[Tile, ...]:
+        return self.tiles[index]
+
+
+def plan_tiles(
+    plane_shape: tuple[int, int],
+    *,
+    tile_size: int,
+    overlap: int = 0,
+    region: tuple[int, int, int, int] | None = None,
+) -> TileGrid:
+    """Lay square tiles over a plane so that every pixel is in at least one.
+
+    Tiles start every ``tile_size - overlap`` pixels.  The last one of a row is moved back
+    inside the plane, so it may share more than `overlap` with its neighbour.  A plane that is
+    smaller than a tile gets one tile at 0, whose rest is padded when it is read.  With a `region`
+    (y, x, height, width), the same is done with that part of the plane.
+
+    >>> plan_tiles((8, 20), tile_size=8, overlap=2).columns
+    (0, 6, 12)
+    """
+    _check_tile_size(tile_size)
+    if not 0 <= overlap < tile_size:
+        raise ImageError(
+            f"The overlap is {overlap} px and the tile size {tile_size} px. Choose an overlap "
+            f"from 0 to {tile_size - 1} px."
+        )
+    height, width = (int(n) for n in plane_shape)
+    if height < 1 or width < 1:
+        raise ImageError(f"The plane is {height} x {width} px: there is nothing to cut.")
+    y, x, region_height, region_width = region or (0, 0, height, width)
+    if not (0 <= y < y + region_height <= height and 0 <= x < x + region_width <= width):
+        raise ImageError(
+            f"The region (y, x, height, width) = {region} does not lie inside the plane, which is "
+            f"{height} x {width} px."
+        )
+    stride = tile_size - overlap
+
+    def starts(first: int, length: int) -> tuple[int, ...]:
+        last = first + max(length - tile_size, 0)
+        return (*range(first, last, stride), last)
+
+    rows, columns = starts(y, region_height), starts(x, region_width)
+    covered = (y, x, region_height, region_width)
+    return TileGrid(int(tile_size), int(overlap), rows, columns, covered)
+
+
+def tiles_at_points(
+    points: ArrayLike, *, tile_size: int, plane_shape: tuple[int, int] | None = None
+) -> ObjectTiles:
+    """Lay one tile around each point.
+
+    Parameters
+    ----------
+    points : array-like
+        (n, 2) of (y, x) in pixels; pixel i reaches from i - 0.5 to i + 0.5, as in napari.
+    tile_size : int
+        Side of the tiles.  With an odd size, the pixel of the point is the tile's middle pixel;
+        with an even size, the point lies within half a pixel of the tile's centre.
+    plane_shape : (int, int), optional
+        When given, points outside of the plane are refused.
+
+    >>> tiles_at_points([(10, 20)], tile_size=5)[0]
+    Tile(y=8, x=18, size=5)
+    """
+    _check_tile_size(tile_size)
+    centres = np.asarray(points, dtype=np.float64)
+    if centres.size == 0:
+        raise NothingToClassify("There are no points. Add points on the cells to classify.")
+    if centres.ndim != 2 or centres.shape[1] != 2:
+        raise ImageError(f"The points have shape {centres.shape}; give (n, 2) numbers (y, x).")
+    if not np.isfinite(centres).all():
+        which = int(np.flatnonzero(~np.isfinite(centres).all(axis=1))[0])
+        raise ImageError(f"Point {which} is {tuple(centres[which].tolist())}. Give finite numbers.")
+    if plane_shape is not None:
+        limits = np.asarray(plane_shape) - 0.5
+        outside = np.flatnonzero(((centres < -0.5) | (centres > limits)).any(axis=1))
+        if len(outside):
+            y, x = centres[outside[0]]
+            raise ImageError(
+                f"{len(outside)} of {len(centres)} points lie outside of the image, which is "
+                f"{plane_shape[0]} x {plane_shape[1]} px; the first is point {outside[0]} at "
+                f"(y, x) = ({y:.1f}, {x:.1f}). Move or delete them."
+            )
+    starts = _starts_around(centres, np.full(len(centres), tile_size))
+    tiles = tuple(Tile(int(y), int(x), int(tile_size)) for y, x in starts)
+    return ObjectTiles(tiles, np.arange(len(tiles)), centres)
+
+
+def tiles_of_objects(
+    labels: Any, *, tile_size: int | None = None, scale: float | None = None
+) -> ObjectTiles:
+    """Lay one tile around each object of a label image, in the order of the labels.
+
+    Parameters
+    ----------
+    labels : array-like
+        (y, x) integers; 0 is background.
+    tile_size : int, optional
+        Side of all tiles, around the centre of each object's bounding box.
+    scale : float, optional
+        Instead of `tile_size`: each side is `scale` times the longer side of the bounding box.
+    """
+    if (tile_size is None) == (scale is None):
+        raise ImageError("Give either a tile size or a scale for the objects, not both or none.")
+    if tile_size is not None:
+        _check_tile_size(tile_size)
+    elif scale is not None and not (np.isfinite(scale) and scale > 0):
+        raise ImageError(f"The scale of the objects is {scale}. Give a positive number.")
+    array = np.asarray(labels)
+    if array.ndim != 2:
+        raise ImageError(f"The label image has shape {array.shape}; give one plane (y, x).")
+    if array.dtype == bool:
+        array, _ = ndimage.label(array)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ImageError(
+            f"The label image has pixels of type {array.dtype}; labels are whole numbers."
+        )
+    ids, compact = np.unique(array, return_inverse=True)
+    if not (ids > 0).any():
+        raise NothingToClassify(
+            "The label image has no objects: all of its pixels are 0. Segment or paint objects "
+            "first, or cut the image into tiles."
+        )
+    boxes = ndimage.find_objects(compact.reshape(array.shape) + 1)
+    found = [(i, box) for i, box in zip(ids.tolist(), boxes, strict=True) if i > 0]
+    first = np.array([[s.start for s in box] for _, box in found], dtype=np.float64)
+    stop = np.array([[s.stop for s in box] for _, box in found], dtype=np.float64)
+    centres = (first + stop - 1) / 2
+    if tile_size is not None:
+        sizes = np.full(len(found), tile_size)
+    else:
+        sizes = np.array([math.ceil(float(scale or 1) * side) for side in (stop - first).max(axis=1)])
+    starts = _starts_around(centres, sizes)
+    tiles = tuple(
+        Tile(int(y), int(x), int(size)) for (y, x), size in zip(starts, sizes, strict=True)
+    )
+    return ObjectTiles(tiles, np.array([i for i, _ in found], dtype=np.int64), centres)
+
+
+def _starts_around(
+    centres: NDArray[np.float64], sizes: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
+    """First pixels of tiles whose middle is as near to the centres as whole pixels allow."""
+    return np.floor(centres - (sizes[:, np.newaxis] - 1) / 2 + 0.5).astype(np.int64)
+
+
+def _check_tile_size(tile_size: int) -> None:
+    if int(tile_size) != tile_size or tile_size < 1:
+        raise ImageError(f"The tile size is {tile_size} px. Choose a whole number of at least 1.")

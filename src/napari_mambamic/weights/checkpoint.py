@@ -1,0 +1,151 @@
+"""Writing and reading weights files: data, never code.
+
+A weights file is a safetensors file with a manifest beside it.  It also holds a patch and the
+logits that belong to it, so that a machine that computes something else is found out on load.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from napari_mambamic.atomic import written_atomically
+from napari_mambamic.errors import WeightsError
+from napari_mambamic.networks import build_network
+from napari_mambamic.weights.manifest import Manifest
+
+SELF_TEST_PATCH, SELF_TEST_LOGITS = "self_test.patch", "self_test.logits"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_weights(
+    network: nn.Module,
+    path: str | Path,
+    manifest: Manifest,
+    *,
+    self_test: tuple[NDArray[np.generic], NDArray[np.float32]],
+    dtype: torch.dtype = torch.float16,
+) -> Manifest:
+    """Write weights and their manifest, neither ever half-written.
+
+    Parameters
+    ----------
+    network : nn.Module
+    path : path
+        Ends in ``.safetensors``; the manifest goes to the same name with ``.json``.
+    manifest : Manifest
+        Its hash is filled in here.
+    self_test : (ndarray, ndarray)
+        A patch (y, x, channel) in an image's own dtype and its logits (n_classes,).
+    dtype : torch.dtype
+        What floating-point weights are stored as.
+
+    Returns
+    -------
+    Manifest
+        With the hash.
+    """
+    path = Path(path)
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in network.state_dict().items()
+    }
+    tensors[SELF_TEST_PATCH] = torch.from_numpy(np.ascontiguousarray(self_test[0]))
+    tensors[SELF_TEST_LOGITS] = torch.from_numpy(np.asarray(self_test[1], np.float32))
+    with written_atomically(path) as temporary:
+        save_file(tensors, temporary)
+    manifest = replace(manifest, sha256=sha256_of(path))
+    manifest.write(path.with_suffix(".json"))
+    return manifest
+
+
+def load_network(path: str | Path) -> tuple[nn.Module, Manifest, dict[str, Tensor]]:
+    """Build the network of a weights file in evaluation mode, float32, on the CPU.
+
+    Returns
+    -------
+    (nn.Module, Manifest, dict)
+        The last holds the self-test's tensors, where the file has them.
+
+    Raises
+    ------
+    WeightsError
+        The file is truncated, is not the one of its manifest, holds code, or does not fit.
+    """
+    path = Path(path)
+    manifest = Manifest.read(path.with_suffix(".json"))
+    tensors = read_tensors(path)
+    digest = sha256_of(path)
+    if digest != manifest.sha256:
+        raise WeightsError(
+            f"{path} is not the file that its manifest speaks of: its SHA-256 begins with "
+            f"{digest[:12]} and the manifest says {manifest.sha256[:12]}. Get the weights again."
+        )
+    self_test = {k: tensors.pop(k) for k in (SELF_TEST_PATCH, SELF_TEST_LOGITS) if k in tensors}
+    network = build_network(
+        manifest.network,
+        n_classes=len(manifest.class_names),
+        in_channels=len(manifest.patch.channels),
+    )
+    _check_shapes(network.state_dict(), tensors, manifest, path)
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False), manifest, self_test
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` file, or of a ``.pth`` file that holds nothing but tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"There is no weights file {path}. Check the path.") from None
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors, perhaps code that would run when it is opened, or it "
+            f"is damaged. It was not opened. Ask for the weights as .safetensors."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise WeightsError(
+            f"{path} cannot be read: it is truncated or not a weights file ({error}). Get it again."
+        ) from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise WeightsError(f"{path} does not hold a table of tensors. Ask for the state dict.")
+    return dict(tensors)
+
+
+def _check_shapes(
+    wanted: Mapping[str, Tensor], got: Mapping[str, Tensor], manifest: Manifest, path: Path
+) -> None:
+    for key, what, axis, count in (
+        ("head.weight", "classes", 0, len(manifest.class_names)),
+        ("stem.0.weight", "channels", 1, len(manifest.patch.channels)),
+    ):
+        if key in got and got[key].shape[axis] != count:
+            raise WeightsError(
+                f"The manifest of {path} names {count} {what}, and the weights have "
+                f"{got[key].shape[axis]}. They do not belong together; get both again."
+            )
+    for key in [*wanted, *got]:
+        if key not in got or key not in wanted or got[key].shape != wanted[key].shape:
+            shapes = [tuple(t[key].shape) if key in t else "nothing" for t in (got, wanted)]
+            raise WeightsError(
+                f"{path} does not fit the network {manifest.network!r}: for {key!r} it has "
+                f"{shapes[0]}, and the network needs {shapes[1]}. Check the manifest."
+            )

@@ -1,0 +1,119 @@
+"""The manifest: what weights expect and what their outputs mean, in a JSON file beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from napari_mambamic.atomic import written_atomically
+from napari_mambamic.errors import WeightsError
+from napari_mambamic.patches import PatchSpec
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a weights file needs and means.
+
+    Parameters
+    ----------
+    name, title : str
+        The registered name, and one for people.
+    network : str
+        One of `list_networks`.
+    class_names : tuple of str
+        In the order of the logits.
+    patch : PatchSpec
+        Tile size, patch size, channels and normalisation.
+    licence, credit, citation, training_data : str
+        Of the images that it was trained on.
+    split : dict
+        How training and validation were separated.
+    metrics : dict
+        What it scored, and on what.
+    sha256 : str
+        Of the weights file.
+    """
+
+    name: str
+    title: str
+    network: str
+    class_names: tuple[str, ...]
+    patch: PatchSpec
+    sha256: str
+    licence: str = ""
+    credit: str = ""
+    citation: str = ""
+    training_data: str = ""
+    split: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Manifest:
+        """Read and check a manifest.
+
+        Raises
+        ------
+        WeightsError
+            It is missing, not JSON, or lacks or contradicts something; the sentence says what.
+        """
+        path = Path(path)
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise WeightsError(
+                f"The weights have no manifest: there is no file {path}. It says which classes and "
+                f"patches the weights are for; put it beside them."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"The manifest {path} cannot be read: {error}. Get the weights again."
+            ) from error
+        try:
+            if fields.pop("format") != _FORMAT:
+                raise WeightsError(
+                    f"The manifest {path} is of another format than {_FORMAT}, which this version "
+                    f"reads. Update napari-mambamic."
+                )
+            patch = fields.pop("patch")
+            for key in ("channels", "mean", "std"):
+                patch[key] = tuple(patch[key])
+            fields["class_names"] = tuple(fields["class_names"])
+            manifest = cls(patch=PatchSpec(**patch), **fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(
+                f"The manifest {path} does not fit: {error}. Get the weights again, or add what "
+                f"is missing."
+            ) from error
+        manifest._check(path)
+        return manifest
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the manifest as JSON, never half-written."""
+        with written_atomically(path) as temporary:
+            temporary.write_text(
+                json.dumps({"format": _FORMAT} | asdict(self), indent=2, ensure_ascii=False) + "\n",
+                encoding="utf-8",
+            )
+
+    def _check(self, path: Path) -> None:
+        wrong = []
+        if not self.class_names or len(set(self.class_names)) < len(self.class_names):
+            wrong.append(f"its class names {list(self.class_names)} are missing or not distinct")
+        counts = {len(self.patch.channels), len(self.patch.mean), len(self.patch.std)}
+        if len(counts) > 1 or 0 in counts:
+            wrong.append(
+                f"it names {len(self.patch.channels)} channels with {len(self.patch.mean)} means "
+                f"and {len(self.patch.std)} standard deviations"
+            )
+        if not all(value > 0 for value in self.patch.std):
+            wrong.append(f"its standard deviations {list(self.patch.std)} are not all positive")
+        if min(self.patch.tile_size, self.patch.patch_size) < 1:
+            wrong.append("its tile size or patch size is below 1 px")
+        if wrong:
+            raise WeightsError(f"The manifest {path} does not fit: {'; '.join(wrong)}. Mend it.")
