@@ -1,0 +1,1 @@
+"""What napari shows: the only folder that imports napari, magicgui, qtpy or superqt."""

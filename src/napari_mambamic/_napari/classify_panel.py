@@ -1,0 +1,361 @@
+"""The Classify panel: read the form, run the core in a thread, show layers and legend."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Points
+from napari.qt.threading import create_worker
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_mambamic._napari.classify_layer import (
+    Request,
+    iter_request,
+    request_of,
+    result_layers_of,
+)
+from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.legend import Legend
+from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic._napari.weights_box import WeightsBox
+from napari_mambamic.errors import MambamicError
+from napari_mambamic.progress import Progress
+from napari_mambamic.results import TileResults
+
+CUTS = ("Tiles", "Objects of a Labels layer", "Points")
+DEVICES = {
+    "Automatic: GPU if there is one": "auto",
+    "CUDA GPU": "cuda",
+    "Apple GPU": "mps",
+    "CPU": "cpu",
+}
+_SECONDS_BETWEEN_UPDATES = 0.2
+
+
+class ClassifyPanel(QScrollArea):
+    """Choose an image, what to cut and weights; press Classify."""
+
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._worker: Any = None
+        self._request: Request | None = None
+        self._shown: ResultLayers | None = None
+        self._stopped = False
+        self._next_update = 0.0
+        self.results: TileResults | None = None
+
+        self.image = LayerBox(napari_viewer, Image, "Image")
+        self.image.setToolTip("The image to classify; of a volume, the plane in view")
+        self.cut = QComboBox()
+        self.cut.addItems(CUTS)
+        self.cut.setAccessibleName("Cut")
+        self.cut.setToolTip(
+            "Tiles: a regular grid. Objects or points: one patch around each cell, as the "
+            "blood-cell weights want it"
+        )
+        self.labels = LayerBox(napari_viewer, Labels, "Labels")
+        self.points = LayerBox(napari_viewer, Points, "Points")
+        self.weights = WeightsBox()
+        self.device = QComboBox()
+        self.device.setAccessibleName("Device")
+        for text, name in DEVICES.items():
+            self.device.addItem(text, name)
+        self.device.setToolTip("Where the network runs; a run tells which device it used")
+        self._build_advanced()
+        self._build_actions()
+
+        self.form = QFormLayout()
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.form.addRow("Image", self.image)
+        self.form.addRow("Cut", self.cut)
+        self.form.addRow("Labels", self.labels)
+        self.form.addRow("Points", self.points)
+        self.form.addRow("Weights", self.weights)
+        self.form.addRow("Device", self.device)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.addLayout(self.form)
+        layout.addWidget(self.advanced)
+        layout.addLayout(self._actions)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.message)
+        layout.addWidget(self.legend)
+        layout.addWidget(self.save_button)
+        layout.addStretch(1)
+        self.setWidget(inside)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(340)
+
+        self.cut.currentIndexChanged.connect(self._show_fields)
+        self.image.chosen.connect(self._show_fields)
+        self.weights.changed.connect(self._show_weights)
+        self._show_fields()
+        self._show_weights()
+
+    def _build_advanced(self) -> None:
+        self.tile_size = QSpinBox()
+        self.tile_size.setRange(0, 100_000)
+        self.tile_size.setSpecialValueText("as the weights were trained")
+        self.tile_size.setSuffix(" px")
+        self.tile_size.setToolTip("Side of a tile in pixels of the image; 0 = as trained")
+        self.scale_objects = QCheckBox("Scale to each object")
+        self.scale_objects.setToolTip("The patch is as large as the object times this factor")
+        self.object_scale = QDoubleSpinBox()
+        self.object_scale.setRange(0.1, 20)
+        self.object_scale.setSingleStep(0.1)
+        self.object_scale.setValue(1.5)
+        self.object_scale.setPrefix("x ")
+        self.object_scale.setEnabled(False)
+        self.object_scale.setToolTip("Patch side / longer side of the object")
+        self.scale_objects.toggled.connect(self.object_scale.setEnabled)
+        self.scale_objects.toggled.connect(self.tile_size.setDisabled)
+        self.overlap = QSpinBox()
+        self.overlap.setRange(0, 100_000)
+        self.overlap.setSuffix(" px")
+        self.overlap.setToolTip("Pixels that neighbouring tiles share")
+        self.skip_background = QCheckBox("Skip background")
+        self.skip_background.setToolTip("Leave out tiles that hold only glass or darkness")
+        self.batch_size = QSpinBox()
+        self.batch_size.setRange(0, 65_536)
+        self.batch_size.setSpecialValueText("automatic")
+        self.batch_size.setToolTip("Tiles that are classified at once; does not change the result")
+        self.heatmaps = QListWidget()
+        self.heatmaps.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.heatmaps.setMaximumHeight(130)
+        self.heatmaps.setToolTip("Show the probability of these classes as images")
+        self.advanced_form = QFormLayout()
+        for name, widget in (
+            ("Tile size", self.tile_size),
+            ("", self.scale_objects),
+            ("Object scale", self.object_scale),
+            ("Overlap", self.overlap),
+            ("", self.skip_background),
+            ("Batch size", self.batch_size),
+            ("Heatmaps", self.heatmaps),
+        ):
+            widget.setAccessibleName(name)
+            self.advanced_form.addRow(name, widget)
+        content = QWidget()
+        content.setLayout(self.advanced_form)
+        self.advanced = QCollapsible("Advanced")
+        self.advanced.setContent(content)
+        self.advanced.collapse(animate=False)
+
+    def _build_actions(self) -> None:
+        self.classify_button = QPushButton("Classify")
+        self.classify_button.setToolTip("Classify every tile, object or point of the image")
+        self.classify_button.clicked.connect(self.start)
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Stop after the batch at work and keep what is done")
+        self.cancel_button.clicked.connect(self.cancel)
+        self.cancel_button.setEnabled(False)
+        self._actions = QHBoxLayout()
+        self._actions.addWidget(self.classify_button, 2)
+        self._actions.addWidget(self.cancel_button, 1)
+        self.progress = QProgressBar()
+        self.progress.hide()
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.legend = Legend()
+        self.save_button = QPushButton("Save table...")
+        self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
+        self.save_button.clicked.connect(self._choose_table)
+        self.save_button.setEnabled(False)
+
+    def start(self) -> None:
+        """Read the form and run it in a thread."""
+        try:
+            self._request = request_of(self._viewer, self.image.layer, **self._form_values())
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return
+        self.results, self._shown, self._stopped, self._next_update = None, None, False, 0.0
+        self._show_weights()
+        self._set_running(True)
+        self._say("Loading torch and the weights ...")
+        self.progress.setRange(0, 0)
+        self._worker = create_worker(iter_request, self._request)
+        self._worker.yielded.connect(self._show_progress)
+        self._worker.errored.connect(self._show_error)
+        self._worker.finished.connect(self._finish)
+        # A panel that goes away stops its run.
+        self.destroyed.connect(self._worker.quit)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """Stop after the batch at work."""
+        if self._worker is not None:
+            self._stopped = True
+            self.cancel_button.setEnabled(False)
+            self._say("Stopping ...")
+            self._worker.quit()
+
+    def save_table(self, path: str) -> None:
+        """Write the results of the last run as CSV."""
+        if self.results is None:
+            return
+        try:
+            self._say(f"Saved {self.results.to_csv(path)}")
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+
+    def _form_values(self) -> dict[str, Any]:
+        """Keywords of `request_of`."""
+        cut = self.cut.currentIndex()
+        values: dict[str, Any] = {
+            "weights": self.weights.weights,
+            "device": self.device.currentData(),
+            "batch_size": self.batch_size.value() or "auto",
+        }
+        if cut == 1 and self.scale_objects.isChecked():
+            values["object_scale"] = self.object_scale.value()
+        else:
+            values["tile_size"] = self.tile_size.value() or None
+        if cut == 0:
+            return values | {
+                "overlap": self.overlap.value(),
+                "skip_background": self.skip_background.isChecked(),
+                "heatmaps": self._chosen_heatmaps(),
+            }
+        box = self.labels if cut == 1 else self.points
+        if box.layer is None:
+            raise MambamicError(
+                f"There are no {'objects' if cut == 1 else 'points'}: the viewer has no "
+                f"{'Labels' if cut == 1 else 'Points'} layer. Add one, or cut the image into tiles."
+            )
+        return values | {"objects": box.layer}
+
+    def _chosen_heatmaps(self) -> list[str]:
+        items = [self.heatmaps.item(i) for i in range(self.heatmaps.count())]
+        return [i.text() for i in items if i.checkState() == Qt.CheckState.Checked]
+
+    def _show_progress(self, progress: Progress) -> None:
+        if progress.results is None:
+            return
+        self.results = progress.results
+        self.progress.setRange(0, progress.total)
+        self.progress.setValue(progress.done)
+        if progress.done and not self._stopped:
+            left = progress.seconds_left or 0
+            self._say(
+                f"{progress.done:,} of {progress.total:,} · {progress.tiles_per_second:,.0f} per "
+                f"second · {_in_words(left)} left"
+            )
+        now = time.perf_counter()
+        if now < self._next_update:
+            return
+        if self._shown is None:
+            self._shown = result_layers_of(self._viewer, self._request, progress.results)
+        elif self._shown.are_shown:
+            self._shown.update(progress.results)
+        self.legend.show_counts(progress.results.counts)
+        # Drawing takes at most a fifth of the time, however many tiles there are.
+        cost = time.perf_counter() - now
+        self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
+
+    def _show_error(self, error: Exception) -> None:
+        if isinstance(error, MambamicError):
+            self._say(str(error), is_error=True)
+        else:
+            self._say(
+                f"The run failed: {type(error).__name__}: {error}. What was done is kept.",
+                is_error=True,
+            )
+
+    def _finish(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self.destroyed.disconnect(worker.quit)
+        self._set_running(False)
+        results = self.results
+        if results is None:
+            if self._stopped:
+                self._say("Stopped before the first tile.")
+            return
+        if self._shown is not None and self._shown.are_shown:
+            self._shown.finish(results)
+        self.legend.show_counts(results.counts)
+        self.save_button.setEnabled(True)
+        done = int(results.is_done.sum())
+        if self._stopped and not results.complete:
+            self._say(f"Stopped: {done:,} of {len(results):,} tiles are classified and kept.")
+        elif results.complete:
+            self._say(
+                f"{done:,} classified on {results.provenance['device']}. {self._request.plane.note}"
+            )
+
+    def _choose_table(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save table", "classes.csv", "Table (*.csv)")
+        if path:
+            self.save_table(path)
+
+    def _show_fields(self) -> None:
+        cut = self.cut.currentIndex()
+        self.form.setRowVisible(self.labels, cut == 1)
+        self.form.setRowVisible(self.points, cut == 2)
+        for widget in (self.scale_objects, self.object_scale):
+            self.advanced_form.setRowVisible(widget, cut == 1)
+        for widget in (self.overlap, self.skip_background, self.heatmaps):
+            self.advanced_form.setRowVisible(widget, cut == 0)
+
+    def _show_weights(self) -> None:
+        manifest = self.weights.manifest
+        names = manifest.class_names if manifest else ()
+        kept = self._chosen_heatmaps()
+        self.heatmaps.clear()
+        for name in names:
+            item = QListWidgetItem(name)
+            item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
+            item.setCheckState(
+                Qt.CheckState.Checked if name in kept else Qt.CheckState.Unchecked
+            )
+            self.heatmaps.addItem(item)
+        if manifest:
+            self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
+        self.legend.show_classes(names)
+        self.classify_button.setEnabled(manifest is not None and self._worker is None)
+
+    def _set_running(self, running: bool) -> None:
+        self.classify_button.setEnabled(not running)
+        self.cancel_button.setEnabled(running)
+        self.save_button.setEnabled(not running and self.results is not None)
+        self.progress.setVisible(running)
+
+    def _say(self, text: str, *, is_error: bool = False) -> None:
+        self.message.setText(f"⚠ {text}" if is_error else text)
+
+
+def _in_words(seconds: float) -> str:
+    """Time left, rounded as people say it.
+
+    >>> _in_words(3725)
+    '1 h 2 min'
+    """
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

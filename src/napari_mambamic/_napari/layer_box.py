@@ -1,0 +1,55 @@
+"""A list of the viewer's layers of one kind."""
+
+from __future__ import annotations
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox
+
+
+class LayerBox(QComboBox):
+    """The layers of one kind that the viewer has now; keeps its choice when others come and go."""
+
+    chosen = Signal()
+
+    def __init__(self, viewer: ViewerModel, kind: type[Layer], what: str) -> None:
+        super().__init__()
+        self._layers, self._kind = viewer.layers, kind
+        self._shown: list[Layer] = []
+        self.setAccessibleName(what)
+        self.setPlaceholderText(f"no {kind.__name__} layer")
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.currentIndexChanged.connect(self.chosen)
+        events = self._layers.events
+        for event in (events.inserted, events.removed, events.reordered, events.renamed):
+            event.connect(self._refresh)
+        self._refresh()
+
+    @property
+    def layer(self) -> Layer | None:
+        """The chosen layer."""
+        index = self.currentIndex()
+        return self._shown[index] if 0 <= index < len(self._shown) else None
+
+    def choose(self, layer: Layer) -> None:
+        """Choose a layer that the viewer has."""
+        self.setCurrentIndex(self._shown.index(layer))
+
+    def _refresh(self, event: object = None) -> None:
+        before = self.layer
+        # What the plugin wrote is not offered as its own input.
+        self._shown = [
+            layer
+            for layer in self._layers
+            if isinstance(layer, self._kind) and "mambamic" not in layer.metadata
+        ]
+        with QSignalBlocker(self):
+            self.clear()
+            self.addItems([layer.name for layer in self._shown])
+            if before in self._shown:
+                self.setCurrentIndex(self._shown.index(before))
+            else:
+                self.setCurrentIndex(len(self._shown) - 1)
+        if self.layer is not before:
+            self.chosen.emit()

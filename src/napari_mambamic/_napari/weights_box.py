@@ -1,0 +1,96 @@
+"""Choosing weights, and reading what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from napari_mambamic.errors import MambamicError
+from napari_mambamic.weights.manifest import Manifest
+from napari_mambamic.weights.store import list_weights, read_manifest
+
+
+class WeightsBox(QWidget):
+    """Registered weights in a list, files by a button, and the manifest in words below."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = QComboBox()
+        self.names.setToolTip("The network and the classes that it was trained to tell apart")
+        self.names.setAccessibleName("Weights")
+        self.names.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.open_button = QPushButton("File...")
+        self.open_button.setToolTip("Use a .safetensors file with its manifest (.json) beside it")
+        self.about = QLabel()
+        self.about.setWordWrap(True)
+        self.about.setObjectName("about_weights")
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.names, 1)
+        row.addWidget(self.open_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addWidget(self.about)
+        for name in list_weights():
+            self._add(name)
+        self.names.currentIndexChanged.connect(self._describe)
+        self.open_button.clicked.connect(self._choose_file)
+        self._describe()
+
+    @property
+    def weights(self) -> str:
+        """A registered name or the path of a file."""
+        return str(self.names.currentData())
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Of the chosen weights; None when it cannot be read."""
+        try:
+            return read_manifest(self.weights)
+        except MambamicError:
+            return None
+
+    def add_file(self, path: str | Path) -> None:
+        """Offer a weights file and choose it; a damaged one is explained below the list."""
+        self._add(str(path))
+        self.names.setCurrentIndex(self.names.count() - 1)
+
+    def _add(self, weights: str) -> None:
+        try:
+            manifest = read_manifest(weights)
+            text = f"{manifest.title.split(':')[0]} ({manifest.network})"
+        except MambamicError:
+            text = Path(weights).name
+        self.names.addItem(text, weights)
+
+    def _choose_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Weights", "", "Weights (*.safetensors *.pth *.pt)")
+        if path:
+            self.add_file(path)
+
+    def _describe(self) -> None:
+        try:
+            manifest = read_manifest(self.weights)
+        except MambamicError as error:
+            self.about.setText(str(error))
+        else:
+            accuracy = manifest.metrics.get("validation_accuracy")
+            held_out = manifest.split.get("n_validation")
+            score = (
+                f" {accuracy:.1%} right on {held_out} cells that it was not trained on."
+                if accuracy and held_out
+                else ""
+            )
+            self.about.setText(
+                f"<b>{len(manifest.class_names)} classes:</b> {', '.join(manifest.class_names)}.<br>"
+                f"<b>Trained on</b> {manifest.training_data}.{score}"
+            )
+            self.about.setToolTip(f"{manifest.credit}\nLicence: {manifest.licence}")
+        self.changed.emit()
