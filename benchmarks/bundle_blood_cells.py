@@ -79,8 +79,8 @@ def main() -> None:
             "development of automatic recognition systems. Data in Brief 30, 105474 (2020)."
         ),
         training_data=(
-            f"{len(training)} single peripheral blood cells, May Grünwald-Giemsa, CellaVision DM96, "
-            f"centre-cropped to 200 px and resized to 96 px"
+            f"{len(training)} single peripheral blood cells, May Grünwald-Giemsa, CellaVision "
+            f"DM96, centre-cropped to 200 px and resized to 96 px"
         ),
         split={
             "seed": SPLIT_SEED,
@@ -95,8 +95,10 @@ def main() -> None:
     exact = logits_of(TileClassifier(network, manifest, choose_device("cpu")), images[validation])
     half = build_network(network_name, n_classes=len(classes))
     half.load_state_dict(
-        {k: v.half().to(v.dtype) if v.is_floating_point() else v
-         for k, v in state["average"].items()}
+        {
+            k: v.half().to(v.dtype) if v.is_floating_point() else v
+            for k, v in state["average"].items()
+        }
     )
     rounded = logits_of(TileClassifier(half, manifest, choose_device("cpu")), images[validation])
     result = {

@@ -151,8 +151,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", default="mambamic-t")
-    parser.add_argument("--sizes", default="48:2,40-64:14,64:16",
-                        help="patch size:epochs, in turn; 40-64 draws 40, 48, 56 or 64 per batch")
+    parser.add_argument(
+        "--sizes",
+        default="48:2,40-64:14,64:16",
+        help="patch size:epochs, in turn; 40-64 draws 40, 48, 56 or 64 per batch",
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.998)

@@ -54,7 +54,9 @@ def make_field(fields: Path) -> None:
     objects = []
     for part in re.findall(r"<object>.*?</object>", text, re.DOTALL):
         name = re.search(r"<name>(\w+)</name>", part)[1]
-        box = [int(re.search(rf"<{k}>(\d+)</{k}>", part)[1]) for k in ("ymin", "xmin", "ymax", "xmax")]
+        box = [
+            int(re.search(rf"<{k}>(\d+)</{k}>", part)[1]) for k in ("ymin", "xmin", "ymax", "xmax")
+        ]
         objects.append({"kind": name, "box": box})
     (SAMPLES / "blood-smear.json").write_text(json.dumps({"objects": objects}, indent=1) + "\n")
 

@@ -1,7 +1,15 @@
 #!/usr/bin/env bash
-# Install what the tests need into .venv and run them.
+# Install what the tests need into .venv and run every check: bash scripts/test.sh [PYTEST OPTIONS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-[ -d .venv ] || python3 -m venv .venv
-.venv/bin/python -m pip install -q -c constraints.txt -e '.[test]'
-.venv/bin/python -m pytest -q
+. scripts/system_packages.sh
+install_system_packages
+make_environment all,test,dev
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+.venv/bin/lint-imports
+if [ "$(uname)" = Linux ]; then
+  exec xvfb-run -a -s "-screen 0 1600x1000x24" .venv/bin/python -m pytest "$@"
+fi
+exec .venv/bin/python -m pytest "$@"

@@ -60,7 +60,7 @@ _HOMES = {
     "tiles_of_objects": "tiling",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 try:
     __version__ = version("napari-mambamic")

@@ -45,7 +45,7 @@ class TileClassifier:
     """
 
     def __init__(self, network: nn.Module, manifest: Manifest, device: DeviceChoice) -> None:
-        self.network = network.to(device.device).eval()
+        self.network: Any = network.to(device.device).eval()
         self.manifest = manifest
         self.device = device
 

@@ -68,9 +68,7 @@ def why_no_cuda() -> str:
 
 
 def report() -> dict[str, str]:
-    """What this machine has and what would be used: the doctor's findings, by heading."""
-    from napari_mambamic.networks.selective_scan import back_end_for
-
+    """What this machine has and what would be used, by heading."""
     choice = choose_device()
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
@@ -81,5 +79,4 @@ def report() -> dict[str, str]:
             torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"no: {why_no_cuda()}"
         ),
         "device": choice.reason,
-        "scan": back_end_for(choice.device),
     }

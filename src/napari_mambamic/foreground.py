@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +41,13 @@ def foreground_of_tiles(image: ImagePyramid, tiles: Sequence[Tile]) -> NDArray[n
     return np.array([share(tile) >= _LEAST_SHARE for tile in tiles])
 
 
-def _signal(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
+def _signal(pixels: NDArray[Any]) -> NDArray[np.float32]:
     colours = pixels[..., :3].astype(np.float32)
-    low, high = np.nanmin(colours), np.nanmax(colours)
     if pixels.dtype.kind == "u":
-        low, high = np.float32(0), np.float32(np.iinfo(pixels.dtype).max)
-    scaled: NDArray[np.float32] = (colours - low) / max(float(high - low), 1e-12)
-    if np.median(scaled) > 0.5:
-        return 1 - scaled.min(axis=-1)
-    return scaled.max(axis=-1)
+        low, high = 0.0, float(np.iinfo(pixels.dtype).max)
+    else:
+        low, high = float(np.nanmin(colours)), float(np.nanmax(colours))
+    scaled = (colours - low) / max(high - low, 1e-12)
+    is_bright = np.median(scaled) > 0.5
+    signal: NDArray[np.float32] = 1 - scaled.min(axis=-1) if is_bright else scaled.max(axis=-1)
+    return signal

@@ -71,7 +71,8 @@ class ImagePyramid:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels."""
-        return np.dtype(self.levels[0].data.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.levels[0].data.dtype)
+        return dtype
 
     def read(self, y: int, x: int, height: int, width: int, *, level: int = 0) -> NDArray[Any]:
         """Read the window that starts at (y, x) of a level, which must lie inside it.

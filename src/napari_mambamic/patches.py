@@ -65,9 +65,8 @@ def read_tiles(image: ImagePyramid, tiles: Sequence[Tile]) -> NDArray[Any]:
         rows, columns = _reflected(tile.y, tile.size, height), _reflected(tile.x, tile.size, width)
         top, left = int(rows.min()), int(columns.min())
         window = image.read(top, left, int(rows.max()) + 1 - top, int(columns.max()) + 1 - left)
-        if window.shape[:2] != pixels_of_tile.shape[:2]:
-            window = window[rows - top][:, columns - left]
-        elif tile.y < 0 or tile.x < 0 or tile.y + tile.size > height or tile.x + tile.size > width:
+        bottom, right = tile.y + tile.size, tile.x + tile.size
+        if min(tile.y, tile.x) < 0 or bottom > height or right > width:
             window = window[rows - top][:, columns - left]
         pixels_of_tile[:] = window
     return pixels
@@ -104,15 +103,17 @@ def prepare_patches(pixels: NDArray[Any], spec: PatchSpec) -> NDArray[np.float32
     scaled = _choose_channels(_to_unit_range(pixels), spec)
     n, height, width, channels = scaled.shape
     size = spec.patch_size
+    resampled: NDArray[Any]
     if (height, width) == (size, size):
         resampled = scaled.transpose(0, 3, 1, 2)
     else:
         rows = _resampling_weights(height, size) @ scaled.reshape(n, height, width * channels)
-        columns = rows.reshape(n, size, width, channels).transpose(0, 3, 1, 2)
-        resampled = columns @ _resampling_weights(width, size).T
+        maps = rows.reshape(n, size, width, channels).transpose(0, 3, 1, 2)
+        resampled = maps @ _resampling_weights(width, size).T
     mean = np.array(spec.mean, np.float32).reshape(-1, 1, 1)
     std = np.array(spec.std, np.float32).reshape(-1, 1, 1)
-    return np.ascontiguousarray((resampled - mean) / std)
+    patches: NDArray[np.float32] = np.ascontiguousarray((resampled - mean) / std)
+    return patches
 
 
 def check_channels(n_channels: int, spec: PatchSpec) -> None:
@@ -137,7 +138,8 @@ def read_patches(
 ) -> NDArray[np.float32]:
     """Read tiles of any sizes and prepare them: (n, channel, patch_size, patch_size) float32."""
     tiles = list(tiles)
-    patches = np.empty((len(tiles), len(spec.channels), spec.patch_size, spec.patch_size), np.float32)
+    side = spec.patch_size
+    patches = np.empty((len(tiles), len(spec.channels), side, side), np.float32)
     for size in sorted({tile.size for tile in tiles}):
         members = [i for i, tile in enumerate(tiles) if tile.size == size]
         pixels = read_tiles(image, [tiles[i] for i in members])
@@ -226,4 +228,5 @@ def _resampling_weights(length: int, size: int) -> NDArray[np.float32]:
     centres = (np.arange(size) + 0.5) * scale
     distance = np.abs(np.arange(length) + 0.5 - centres[:, np.newaxis]) / support
     weights = np.clip(1 - distance, 0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    normalised: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype("f4")
+    return normalised

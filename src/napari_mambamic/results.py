@@ -109,5 +109,6 @@ class TileResults:
                     row += [f"{share:.6g}" for share in shares]
                 writer.writerow(row)
         with written_atomically(path.with_suffix(".provenance.json")) as temporary:
-            temporary.write_text(json.dumps(self.provenance | {"complete": self.complete}, indent=2))
+            provenance = self.provenance | {"complete": self.complete}
+            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
         return path

@@ -1,18 +1,17 @@
 """Where tiles lie: integers, no pixels.
 
-    tile    a square place (y, x, size) on the plane; it may stick out of it
-    stride  tile size - overlap: the distance between neighbours
+tile    a square place (y, x, size) on the plane; it may stick out of it
+stride  tile size - overlap: the distance between neighbours
 
-    0         stride               the last tile of a row is moved back inside:
-    |-----------|-----------|--       it shares more than the overlap
-    [ tile 0       ]
-                [ tile 1       ]
-                         [ tile 2       ]  <- plane ends here
+0         stride               the last tile of a row is moved back inside:
+|-----------|-----------|--       it shares more than the overlap
+[ tile 0       ]
+[ tile 1       ]
+[ tile 2       ]  <- plane ends here
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -238,7 +237,8 @@ def tiles_of_objects(
     if tile_size is not None:
         sizes = np.full(len(found), tile_size)
     else:
-        sizes = np.array([math.ceil(float(scale or 1) * side) for side in (stop - first).max(axis=1)])
+        longer = (stop - first).max(axis=1)
+        sizes = np.ceil(float(scale or 1) * longer).astype(np.int64)
     starts = _starts_around(centres, sizes)
     tiles = tuple(
         Tile(int(y), int(x), int(size)) for (y, x), size in zip(starts, sizes, strict=True)

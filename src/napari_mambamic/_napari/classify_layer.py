@@ -70,9 +70,7 @@ def request_of(
         places, numbers = points_of_layer(plane, objects)
     elif objects is not None:
         places = labels_of_layer(plane, objects)
-    return Request(
-        plane, objects, places, numbers, weights, device, tuple(heatmaps), options
-    )
+    return Request(plane, objects, places, numbers, weights, device, tuple(heatmaps), options)
 
 
 def iter_request(request: Request) -> Generator[Progress, None, TileResults]:

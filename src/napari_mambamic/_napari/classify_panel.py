@@ -186,6 +186,11 @@ class ClassifyPanel(QScrollArea):
         self.save_button.clicked.connect(self._choose_table)
         self.save_button.setEnabled(False)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is going on."""
+        return self._worker is not None
+
     def start(self) -> None:
         """Read the form and run it in a thread."""
         try:
@@ -330,9 +335,7 @@ class ClassifyPanel(QScrollArea):
         for name in names:
             item = QListWidgetItem(name)
             item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
-            item.setCheckState(
-                Qt.CheckState.Checked if name in kept else Qt.CheckState.Unchecked
-            )
+            item.setCheckState(Qt.CheckState.Checked if name in kept else Qt.CheckState.Unchecked)
             self.heatmaps.addItem(item)
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")

@@ -171,9 +171,7 @@ def _leading_index(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
         )
     at = layer.world_to_data(np.asarray(viewer.dims.point)[-layer.ndim :])
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
-    return tuple(
-        int(np.clip(np.round(at[i]), 0, max(shape[i] - 1, 0))) for i in range(leading)
-    )
+    return tuple(int(np.clip(np.round(at[i]), 0, max(shape[i] - 1, 0))) for i in range(leading))
 
 
 def _index_in(array: Any, index: tuple[int, ...], layer: Image) -> tuple[int, ...]:

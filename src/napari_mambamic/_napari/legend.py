@@ -10,6 +10,8 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableW
 
 from napari_mambamic._napari.to_layers import class_colours
 
+_ROW, _MOST_ROWS = 22, 14  # height in px; more classes scroll
+
 
 class Legend(QTableWidget):
     """One row per class, in the order of the weights."""
@@ -19,6 +21,7 @@ class Legend(QTableWidget):
         self.setAccessibleName("Classes")
         self.setHorizontalHeaderLabels(["class", "count", "share"])
         self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(_ROW)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
@@ -40,13 +43,10 @@ class Legend(QTableWidget):
             self.setItem(row, 0, item)
             for column in (1, 2):
                 number = QTableWidgetItem("")
-                number.setTextAlignment(
-                    Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-                )
+                number.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.setItem(row, column, number)
-        self.resizeRowsToContents()
-        rows = sum(self.rowHeight(row) for row in range(self.rowCount()))
-        self.setFixedHeight(min(rows, 12 * 26) + self.horizontalHeader().sizeHint().height() + 4)
+        header = self.horizontalHeader().sizeHint().height()
+        self.setFixedHeight(min(len(names), _MOST_ROWS) * _ROW + header + 6)
 
     def show_counts(self, counts: dict[str, int]) -> None:
         """Fill in counts and shares of the classes that are listed."""

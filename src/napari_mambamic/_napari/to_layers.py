@@ -28,10 +28,25 @@ from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import TileGrid
 
 # Okabe and Ito's eight, with grey for black; then Tol's muted. Both are safe for the colour-blind.
-_PALETTE = (
-    "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #999999 "
-    "#332288 #88CCEE #44AA99 #117733 #999933 #DDCC77 #CC6677 #882255 #AA4499"
-).split()
+_PALETTE = [
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#999999",
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+]
 
 
 def class_colours(n_classes: int) -> NDArray[np.float32]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.manifest import Manifest
@@ -71,7 +79,9 @@ class WeightsBox(QWidget):
         self.names.addItem(text, weights)
 
     def _choose_file(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Weights", "", "Weights (*.safetensors *.pth *.pt)")
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Weights", "", "Weights (*.safetensors *.pth *.pt)"
+        )
         if path:
             self.add_file(path)
 
@@ -88,8 +98,9 @@ class WeightsBox(QWidget):
                 if accuracy and held_out
                 else ""
             )
+            names = manifest.class_names
             self.about.setText(
-                f"<b>{len(manifest.class_names)} classes:</b> {', '.join(manifest.class_names)}.<br>"
+                f"<b>{len(names)} classes:</b> {', '.join(names)}.<br>"
                 f"<b>Trained on</b> {manifest.training_data}.{score}"
             )
             self.about.setToolTip(f"{manifest.credit}\nLicence: {manifest.licence}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_mambamic.errors import NetworkError
+from napari_mambamic.networks.mambamic import MambaMIC
 
 _UNUSED = re.compile(r"\.(pvm_layer\.mamba\.out_proj|pvm_layer\.proj)\.")
 _RENAMED = (  # (published, here), applied in this order
@@ -40,7 +41,7 @@ _RENAMED = (  # (published, here), applied in this order
 )
 
 
-def load_published(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+def load_published(network: MambaMIC, state_dict: Mapping[str, Tensor]) -> None:
     """Copy a published MambaMIC state dict into a network from `build_network`.
 
     Also turns on the published behaviour of the filter.  A key that does not belong there, or is

@@ -102,7 +102,7 @@ class PatchMerging(nn.Module):
         nn.init.trunc_normal_(self.reduction, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (n, height, width, c) to (n, height // 2, width // 2, 2 c); an odd edge is cut off."""
+        """Map (n, height, width, c) to (n, height // 2, width // 2, 2 c); odd edges are cut."""
         x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
         neighbours = [x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 1::2]]
         return pointwise(self.norm(torch.cat(neighbours, dim=-1)), self.reduction)

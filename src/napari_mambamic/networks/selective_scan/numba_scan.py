@@ -294,16 +294,14 @@ class _NumbaScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        x, projected, dt_weight, dt_bias, a_log, skip = ctx.saved_tensors
+        x, projected, _dt_weight, _dt_bias, a_log, _skip = ctx.saved_tensors
         n, height, width, _ = x.shape
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         grad_x = torch.empty((n, height * width, x.shape[-1]), dtype=dtype)
         grad_projected = torch.empty(projected.flatten(1, 2).shape, dtype=dtype)
-        slots = [
-            torch.zeros((n, *array.shape), dtype=dtype) for array in ctx.arrays[2:]
-        ]
+        slots = [torch.zeros((n, *array.shape), dtype=dtype) for array in ctx.arrays[2:]]
         with _one_kernel_at_a_time:
-            _backward(
+            _backward(  # type: ignore[call-arg]
                 *ctx.arrays,
                 height,
                 width,

@@ -18,9 +18,7 @@ def four_orders(values: Tensor) -> Tensor:
     """
     by_rows = values.flatten(1, 2)
     by_columns = values.transpose(1, 2).flatten(1, 2)
-    return torch.stack(
-        [by_rows, by_columns, by_rows.flip(1), by_columns.flip(1)], dim=1
-    )
+    return torch.stack([by_rows, by_columns, by_rows.flip(1), by_columns.flip(1)], dim=1)
 
 
 def sum_of_four_orders(sequences: Tensor, height: int, width: int) -> Tensor:
@@ -40,9 +38,7 @@ def in_four_orders(
     Each direction reads its own quarter of the projections (n, height, width, 4, rank + 2 states).
     """
     rank = dt_weight.shape[-1]
-    own = torch.stack(
-        [four_orders(projected[:, :, :, k])[:, k] for k in range(4)], dim=1
-    )
+    own = torch.stack([four_orders(projected[:, :, :, k])[:, k] for k in range(4)], dim=1)
     low_rank, b, c = own.split([rank, n_states, n_states], dim=-1)
     delta = functional.softplus(
         torch.einsum("nklr,kdr->nkld", low_rank, dt_weight) + dt_bias[None, :, None, :]

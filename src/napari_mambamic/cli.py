@@ -1,0 +1,150 @@
+"""The command line: ``mambamic demo | classify | weights | doctor | bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_mambamic.atomic import written_atomically
+from napari_mambamic.errors import ImageError, MambamicError
+
+if TYPE_CHECKING:
+    from napari_mambamic.progress import Progress
+    from napari_mambamic.results import TileResults
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; an error is one sentence on stderr and exit code 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except MambamicError as error:
+        print(f"mambamic: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mambamic", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="classify a bundled image in napari")
+    demo.add_argument(
+        "--screenshot", type=Path, metavar="FILE", help="save a PNG of the window and quit"
+    )
+    demo.set_defaults(run=_demo)
+
+    classify = commands.add_parser("classify", help="classify the tiles of image files")
+    classify.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    classify.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="for the tables")
+    classify.add_argument("--weights", default="default", help="a registered name or a file")
+    classify.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    classify.add_argument("--tile-size", type=int, metavar="PX")
+    classify.add_argument("--overlap", type=int, default=0, metavar="PX")
+    classify.add_argument("--skip-background", action="store_true")
+    classify.set_defaults(run=_classify)
+
+    weights = commands.add_parser("weights", help="list the registered weights")
+    weights.set_defaults(run=_weights)
+
+    doctor = commands.add_parser("doctor", help="tell what this machine would compute on, and why")
+    doctor.set_defaults(run=_doctor)
+
+    bench = commands.add_parser("bench", help="measure the speed against the published layout")
+    bench.add_argument("--network", default="mambamic-t")
+    bench.add_argument("--patch-size", type=int, default=224, metavar="PX")
+    bench.add_argument("--batch-size", type=int, default=8)
+    bench.add_argument("--device", default="auto")
+    bench.add_argument("--json", type=Path, metavar="FILE")
+    bench.set_defaults(run=_bench)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    try:
+        from napari_mambamic._napari.demo import run_demo
+    except ImportError as error:
+        raise MambamicError(
+            f"The demo needs napari with a Qt binding: {error}. Install them with "
+            f"pip install 'napari-mambamic[all]'."
+        ) from error
+    print(_counts(run_demo(options.screenshot)))
+    if options.screenshot:
+        print(f"Saved {options.screenshot}")
+
+
+def _classify(options: argparse.Namespace) -> None:
+    from skimage.io import imread
+
+    from napari_mambamic.classifier import load_classifier
+    from napari_mambamic.classify import classify_image
+    from napari_mambamic.image import as_image
+
+    if not options.out.is_dir():
+        raise ImageError(f"There is no folder {options.out}. Create it or choose another.")
+    classifier = load_classifier(options.weights, device=options.device)
+    for path in options.images:
+        try:
+            pixels = imread(path)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ImageError(f"{path} cannot be read as an image: {error}.") from error
+        results = classify_image(
+            as_image(pixels, name=path.name),
+            classifier,
+            tile_size=options.tile_size,
+            overlap=options.overlap,
+            skip_background=options.skip_background,
+            on_progress=_print_progress,
+        )
+        print(f"{path} -> {results.to_csv(options.out / f'{path.stem}.classes.csv')}")
+        print(_counts(results))
+
+
+def _weights(_: argparse.Namespace) -> None:
+    from napari_mambamic.weights.store import list_weights, read_manifest
+
+    for name in list_weights():
+        manifest = read_manifest(name)
+        print(f"{name}: {manifest.title} ({manifest.network}, {manifest.licence})")
+        print(f"  classes: {', '.join(manifest.class_names)}")
+        print(f"  trained on {manifest.training_data}")
+        print(f"  scored {json.dumps(dict(manifest.metrics))}")
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from napari_mambamic.devices import choose_device, report
+    from napari_mambamic.networks.selective_scan import back_end_for
+
+    findings = report() | {"scan": back_end_for(choose_device().device)}
+    for heading, finding in findings.items():
+        print(f"{heading:8} {finding}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from napari_mambamic.bench import measure, table
+
+    report = measure(
+        network_name=options.network,
+        patch_size=options.patch_size,
+        batch_size=options.batch_size,
+        device=options.device,
+    )
+    print(table(report))
+    if options.json:
+        with written_atomically(options.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _counts(results: TileResults) -> str:
+    counts = results.counts
+    total, width = max(sum(counts.values()), 1), max(map(len, counts))
+    return "\n".join(f"{k:{width}} {n:8,} {n / total:7.1%}" for k, n in counts.items())
+
+
+def _print_progress(progress: Progress) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if progress.done == progress.total else "\r"
+        print(f"{progress.done:,} of {progress.total:,}", end=end, file=sys.stderr)
