@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from typing import Any
 
 from napari.components import ViewerModel
@@ -203,8 +204,9 @@ class ClassifyPanel(QScrollArea):
         self._set_running(True)
         self._say("Loading torch and the weights ...")
         self.progress.setRange(0, 0)
-        self._worker = create_worker(iter_request, self._request)
+        self._worker = create_worker(_results_or_error, self._request)
         self._worker.yielded.connect(self._show_progress)
+        self._worker.returned.connect(self._take_result)
         self._worker.errored.connect(self._show_error)
         self._worker.finished.connect(self._finish)
         # A panel that goes away stops its run.
@@ -282,14 +284,13 @@ class ClassifyPanel(QScrollArea):
         cost = time.perf_counter() - now
         self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
 
+    def _take_result(self, result: TileResults | MambamicError) -> None:
+        if isinstance(result, MambamicError):
+            self._say(str(result), is_error=True)
+
     def _show_error(self, error: Exception) -> None:
-        if isinstance(error, MambamicError):
-            self._say(str(error), is_error=True)
-        else:
-            self._say(
-                f"The run failed: {type(error).__name__}: {error}. What was done is kept.",
-                is_error=True,
-            )
+        """Tell of a defect of the program; napari shows where it happened."""
+        self._say(f"The run failed: {error!r}. What was done is kept.", is_error=True)
 
     def _finish(self) -> None:
         worker, self._worker = self._worker, None
@@ -350,6 +351,20 @@ class ClassifyPanel(QScrollArea):
 
     def _say(self, text: str, *, is_error: bool = False) -> None:
         self.message.setText(f"⚠ {text}" if is_error else text)
+
+
+def _results_or_error(
+    request: Request,
+) -> Generator[Progress, None, TileResults | MambamicError]:
+    """Run a request in the worker's thread.
+
+    An error that is a sentence for the user is a result: one that is raised would be shown as a
+    defect of the program, with its traceback.
+    """
+    try:
+        return (yield from iter_request(request))
+    except MambamicError as error:
+        return error
 
 
 def _in_words(seconds: float) -> str:

@@ -74,8 +74,12 @@ def plane_of_layer(viewer: ViewerModel, layer: Layer | None) -> LayerPlane:
             f"There is no image to classify: {what}. Open an image (File > Open Sample > "
             f"Mambamic has some) and choose it."
         )
-    index = _leading_index(viewer, layer)
     arrays = list(layer.data) if layer.multiscale else [layer.data]
+    if 0 in arrays[0].shape:
+        raise ImageError(
+            f"Image {layer.name!r} is empty: its shape is {tuple(arrays[0].shape)}. Choose another."
+        )
+    index = _leading_index(viewer, layer)
     planes = [Plane(a, _index_in(a, index, layer)) if index else a for a in arrays]
     image = as_image(
         planes if layer.multiscale else planes[0],
@@ -145,7 +149,7 @@ def points_of_layer(
     world = _to_world(layer, np.asarray(layer.data).reshape(-1, layer.ndim))
     padded = np.zeros((len(world), ndim))
     padded[:, ndim - layer.ndim :] = world
-    data = np.array([plane.layer.world_to_data(p) for p in padded]).reshape(-1, ndim)
+    data = _from_world(plane.layer, padded)
     leading = layer.ndim - 2
     on_plane = np.ones(len(data), bool)
     if leading:
@@ -187,21 +191,27 @@ def _plane_corners(plane: LayerPlane) -> NDArray[np.float64]:
 
 
 def _to_world(layer: Layer, points: NDArray[Any]) -> NDArray[np.float64]:
-    return np.array([layer.data_to_world(p) for p in points]).reshape(len(points), -1)
+    """World coordinates (n, ndim) of many points of a layer at once."""
+    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
+    steps = np.array([layer.data_to_world(step) for step in np.eye(layer.ndim)]) - origin
+    return np.asarray(points, dtype=np.float64) @ steps + origin
+
+
+def _from_world(layer: Layer, points: NDArray[Any]) -> NDArray[np.float64]:
+    """Coordinates (n, ndim) in a layer of many points of the world at once."""
+    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
+    steps = np.array([layer.data_to_world(step) for step in np.eye(layer.ndim)]) - origin
+    return (points - origin) @ np.linalg.inv(steps)
 
 
 def _pixel_size_um(layer: Image) -> tuple[float, float] | None:
     """Lengths of a step of one pixel along y and x in the world, where its units are lengths."""
     sizes = []
-    origin = np.zeros(layer.ndim)
+    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
     for axis in (-2, -1):
         unit = layer.units[axis]
         if not unit.is_compatible_with("um"):
             return None
-        step = origin.copy()
-        step[axis] = 1
-        length = np.linalg.norm(
-            np.subtract(layer.data_to_world(step), layer.data_to_world(origin))[-2:]
-        )
-        sizes.append(float((length * unit).to("um").magnitude))
+        step = np.asarray(layer.data_to_world(np.eye(layer.ndim)[axis])) - origin
+        sizes.append(float((np.linalg.norm(step[-2:]) * unit).to("um").magnitude))
     return (sizes[0], sizes[1]) if min(sizes) > 0 else None

@@ -1,0 +1,295 @@
+"""The Classify panel in a real window, on real cells."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from napari.layers import Image, Labels, Points
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QSpinBox
+
+from napari_mambamic import classify_image, classify_layer
+from napari_mambamic.weights.store import fetch_weights
+
+
+@pytest.fixture
+def image(viewer, sheet):
+    """Two rows of cells: 12 basophils and 12 eosinophils."""
+    return viewer.add_image(sheet[:192], name="cells", rgb=True)
+
+
+def test_classify_adds_a_layer_a_legend_and_a_status(viewer, panel, image, finish, classifier):
+    panel.classify_button.click()
+    assert panel.is_running
+    assert panel.cancel_button.isEnabled()
+    assert not panel.classify_button.isEnabled()
+    finish(panel)
+    layer = viewer.layers["cells classes"]
+    assert isinstance(layer, Labels)
+    assert layer.data.shape == (2, 12)
+    np.testing.assert_array_equal(
+        panel.results.labels, classify_image(image.data, classifier).labels
+    )
+    counts = panel.results.counts
+    for row, name in enumerate(classifier.class_names):
+        assert panel.legend.item(row, 0).text() == name
+        assert panel.legend.item(row, 1).text() == str(counts[name])
+        assert panel.legend.item(row, 2).text() == f"{counts[name] / 24:.1%}"
+    assert "24 classified on CPU" in panel.message.text()
+    assert panel.classify_button.isEnabled()
+    assert not panel.cancel_button.isEnabled()
+    status = layer.get_status((100, 100), world=True)["coordinates"]
+    assert "class: eosinophil, probability: " in status
+
+
+def test_the_form_is_what_the_core_gets(viewer, panel, image, finish):
+    panel.tile_size.setValue(64)
+    panel.overlap.setValue(16)
+    panel.batch_size.setValue(5)
+    panel.device.setCurrentText("CPU")
+    for row in (0, 6):
+        panel.heatmaps.item(row).setCheckState(Qt.CheckState.Checked)
+    panel.classify_button.click()
+    finish(panel)
+    settings = panel.results.provenance["settings"]
+    assert (settings["tile_size"], settings["overlap"], settings["batch_size"]) == (64, 16, 5)
+    for name, column in (("basophil", 0), ("neutrophil", 6)):
+        heatmap = viewer.layers[f"cells {name}"]
+        assert isinstance(heatmap, Image)
+        np.testing.assert_array_equal(heatmap.data.ravel(), panel.results.probabilities[:, column])
+
+
+def test_objects_of_a_labels_layer(viewer, panel, image, finish):
+    data = np.zeros((192, 1152), np.int32)
+    data[40:56, 40:56], data[140:150, 1090:1110] = 5, 3
+    viewer.add_labels(data, name="cells of interest")
+    panel.cut.setCurrentIndex(1)
+    assert panel.labels.layer.name == "cells of interest"
+    panel.classify_button.click()
+    finish(panel)
+    result = viewer.layers["cells classes"]
+    assert isinstance(result, Labels)
+    assert result.features["index"].tolist() == [3, 5]
+    assert result.features["class"].tolist() == ["eosinophil", "basophil"]
+    panel.scale_objects.setChecked(True)
+    panel.object_scale.setValue(4)
+    panel.classify_button.click()
+    finish(panel)
+    assert [tile.size for tile in panel.results.tiles] == [80, 64]
+
+
+def test_points(viewer, panel, image, finish):
+    viewer.add_points([[47.5, 47.5], [143.5, 1103.5]], name="clicked", size=20)
+    panel.cut.setCurrentIndex(2)
+    panel.classify_button.click()
+    finish(panel)
+    result = viewer.layers["cells classes"]
+    assert isinstance(result, Points)
+    assert result.features["class"].tolist() == ["basophil", "eosinophil"]
+
+
+def test_the_layer_fills_while_the_run_goes_on(viewer, panel, sheet, qtbot, finish):
+    viewer.add_image(np.tile(sheet, (2, 1, 1)), name="many", rgb=True)
+    panel.batch_size.setValue(2)
+    panel.classify_button.click()
+    qtbot.waitUntil(lambda: "many classes" in viewer.layers, timeout=60_000)
+    assert panel.is_running
+    assert not panel.results.complete
+    assert "per second" in panel.message.text()
+    seen = set()
+    qtbot.waitUntil(
+        lambda: len(seen.add(len(viewer.layers["many classes"].features)) or seen) > 3,
+        timeout=60_000,
+    )
+    finish(panel)
+    assert len(viewer.layers["many classes"].features) == 192
+
+
+def test_cancel_keeps_what_is_done_and_marks_it(viewer, panel, sheet, qtbot, finish):
+    viewer.add_image(np.tile(sheet, (4, 1, 1)), name="many", rgb=True)
+    panel.batch_size.setValue(4)
+    panel.classify_button.click()
+    qtbot.waitUntil(
+        lambda: panel.results is not None and panel.results.is_done.sum() >= 8, timeout=60_000
+    )
+    at_cancel = int(panel.results.is_done.sum())
+    panel.cancel_button.click()
+    finish(panel)
+    done = int(panel.results.is_done.sum())
+    # At most the batch at work, and one that was waiting to be told about, came after.
+    assert at_cancel <= done <= at_cancel + 8
+    assert not panel.results.complete
+    layer = viewer.layers["many classes (partial)"]
+    assert len(layer.features) == done
+    assert f"{done:,} of 384 tiles are classified and kept" in panel.message.text()
+    assert panel.save_button.isEnabled()
+
+
+def test_deleting_the_layers_during_a_run_is_survived(viewer, panel, sheet, qtbot, finish):
+    viewer.add_image(sheet, name="many", rgb=True)
+    panel.batch_size.setValue(4)
+    panel.classify_button.click()
+    qtbot.waitUntil(lambda: "many classes" in viewer.layers, timeout=60_000)
+    viewer.layers.clear()
+    finish(panel)
+    assert panel.results.complete
+    assert len(viewer.layers) == 0
+
+
+def test_closing_the_window_during_a_run_is_survived():
+    # In a process of its own: whatever goes wrong at exit shows in its exit code and its words.
+    script = """
+import numpy as np, napari
+from napari_mambamic._napari.classify_panel import ClassifyPanel
+from napari.qt import get_qapp
+viewer = napari.Viewer()
+viewer.add_image(np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.uint8), rgb=True)
+panel = ClassifyPanel(viewer)
+viewer.window.add_dock_widget(panel)
+panel.batch_size.setValue(2)
+panel.classify_button.click()
+while panel.results is None or panel.results.is_done.sum() < 4:
+    get_qapp().processEvents()
+viewer.close()
+for _ in range(20):
+    get_qapp().processEvents()
+print("survived")
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert "survived" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_table_can_be_saved(viewer, panel, image, finish, tmp_path):
+    panel.classify_button.click()
+    finish(panel)
+    panel.save_table(str(tmp_path / "cells.csv"))
+    with open(tmp_path / "cells.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 24
+    panel.save_table(str(tmp_path / "none" / "cells.csv"))
+    assert "There is no folder" in panel.message.text()
+
+
+def test_the_function_does_what_the_button_does(viewer, panel, image, finish):
+    panel.classify_button.click()
+    finish(panel)
+    made = classify_layer(viewer, image, heatmaps=["basophil"])
+    assert [layer.name for layer in made] == ["cells basophil", "cells classes [1]"]
+    np.testing.assert_array_equal(made[-1].metadata["results"].labels, panel.results.labels)
+
+
+@pytest.mark.parametrize(
+    ("add", "cut", "words"),
+    [
+        (lambda v: None, 0, "There is no image to classify"),
+        (lambda v: v.add_image(np.zeros((1, 1)), name="dot"), 0, "'dot' is a single pixel"),
+        (lambda v: v.add_image(np.zeros((99, 99))), 1, "the viewer has no Labels layer"),
+        (lambda v: v.add_image(np.zeros((99, 99))), 2, "the viewer has no Points layer"),
+        (
+            lambda v: (v.add_image(np.zeros((99, 99))), v.add_labels(np.zeros((99, 99), int))),
+            1,
+            "no objects: all of its pixels are 0",
+        ),
+        (
+            lambda v: (v.add_image(np.zeros((99, 99))), v.add_points([[5, 5], [500, 5]])),
+            2,
+            "1 of 2 points lie outside",
+        ),
+        (lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)), 0, "NaN pixels"),
+        (lambda v: v.add_image(np.full((99, 99), 7.0)), 0, "floats from 7 to 7"),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_nothing_is_lost(viewer, panel, finish, add, cut, words):
+    add(viewer)
+    before = [layer.name for layer in viewer.layers]
+    panel.cut.setCurrentIndex(cut)
+    panel.classify_button.click()
+    finish(panel)
+    assert words in panel.message.text()
+    assert "Traceback" not in panel.message.text()
+    assert [name for name in before if name not in viewer.layers] == []
+    assert panel.classify_button.isEnabled()
+
+
+def test_a_volume_is_classified_in_the_plane_in_view_and_says_so(viewer, panel, sheet, finish):
+    grey = sheet[:96, :192, 1]
+    viewer.add_image(np.stack([grey * 0, grey, grey * 0]), name="stack")
+    viewer.dims.set_point(0, 1)
+    panel.classify_button.click()
+    finish(panel)
+    assert "'stack' has 3 axes: the plane in view" in panel.message.text()
+    assert viewer.layers["stack classes"].data.shape == (1, 1, 2)
+
+
+def test_weights_that_cannot_be_used_are_explained(panel, image, tmp_path, finish):
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(fetch_weights("default").read_bytes()[:-10])
+    panel.weights.add_file(damaged)
+    assert "no manifest" in panel.weights.about.text()
+    assert not panel.classify_button.isEnabled()
+    damaged.with_suffix(".json").write_text(
+        fetch_weights("default").with_suffix(".json").read_text()
+    )
+    panel.weights.add_file(damaged)
+    panel.classify_button.click()
+    finish(panel)
+    assert "truncated or not a weights file" in panel.message.text()
+
+
+def test_lists_follow_the_viewer(viewer, panel, image):
+    assert panel.image.layer is not None
+    other = viewer.add_image(np.zeros((99, 99)), name="other")
+    assert panel.image.layer.name == "cells"
+    panel.image.choose(other)
+    other.name = "renamed"
+    assert panel.image.currentText() == "renamed"
+    viewer.layers.remove("renamed")
+    assert panel.image.layer.name == "cells"
+
+
+def test_fields_that_do_not_matter_are_hidden(panel, viewer):
+    for cut, visible in ((0, (False, False)), (1, (True, False)), (2, (False, True))):
+        panel.cut.setCurrentIndex(cut)
+        shown = tuple(panel.form.isRowVisible(box) for box in (panel.labels, panel.points))
+        assert shown == visible
+
+
+def test_every_control_has_a_tooltip_or_a_name(panel):
+    for kind in (QPushButton, QComboBox, QSpinBox):
+        for control in panel.findChildren(kind):
+            if control.parent().metaObject().className() == "QCollapsible":
+                continue
+            assert control.toolTip() or control.accessibleName(), control
+
+
+def test_opening_the_panel_does_not_import_torch():
+    script = """
+import sys, napari
+viewer = napari.Viewer(show=False)
+before = set(sys.modules)
+viewer.window.add_plugin_dock_widget("napari-mambamic", "Classify tiles and cells")
+assert "napari_mambamic._napari.classify_panel" in sys.modules
+print("torch" in sys.modules, "numba" in set(sys.modules) - before)
+viewer.close()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert said.stdout.split() == ["False", "False"]
+
+
+def test_the_window_stays_responsive(viewer, panel, sheet, qtbot, finish):
+    """While tiles are classified the window handles events all the time."""
+    viewer.add_image(np.tile(sheet, (2, 1, 1)), name="many", rgb=True)
+    panel.batch_size.setValue(8)
+    handled = 0
+    panel.classify_button.click()
+    while panel.is_running:
+        QApplication.processEvents()
+        handled += 1
+    assert handled > 100
