@@ -204,7 +204,7 @@ class ClassifyPanel(QScrollArea):
         self._set_running(True)
         self._say("Loading torch and the weights ...")
         self.progress.setRange(0, 0)
-        self._worker = create_worker(_results_or_error, self._request)
+        self._worker = create_worker(_results_or_sentence, self._request)
         self._worker.yielded.connect(self._show_progress)
         self._worker.returned.connect(self._take_result)
         self._worker.errored.connect(self._show_error)
@@ -284,9 +284,9 @@ class ClassifyPanel(QScrollArea):
         cost = time.perf_counter() - now
         self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
 
-    def _take_result(self, result: TileResults | MambamicError) -> None:
-        if isinstance(result, MambamicError):
-            self._say(str(result), is_error=True)
+    def _take_result(self, result: TileResults | str) -> None:
+        if isinstance(result, str):
+            self._say(result, is_error=True)
 
     def _show_error(self, error: Exception) -> None:
         """Tell of a defect of the program; napari shows where it happened."""
@@ -353,18 +353,18 @@ class ClassifyPanel(QScrollArea):
         self.message.setText(f"⚠ {text}" if is_error else text)
 
 
-def _results_or_error(
+def _results_or_sentence(
     request: Request,
-) -> Generator[Progress, None, TileResults | MambamicError]:
+) -> Generator[Progress, None, TileResults | str]:
     """Run a request in the worker's thread.
 
-    An error that is a sentence for the user is a result: one that is raised would be shown as a
-    defect of the program, with its traceback.
+    An error that is a sentence for the user is returned as one: if it were raised, napari would
+    show it as a defect of the program, with its traceback.
     """
     try:
         return (yield from iter_request(request))
     except MambamicError as error:
-        return error
+        return str(error)
 
 
 def _in_words(seconds: float) -> str:
