@@ -73,6 +73,7 @@ def test_objects_of_a_labels_layer(viewer, panel, image, finish):
     finish(panel)
     result = viewer.layers["cells classes"]
     assert isinstance(result, Labels)
+    assert not viewer.layers["cells of interest"].visible
     assert result.features["index"].tolist() == [3, 5]
     assert result.features["class"].tolist() == ["eosinophil", "basophil"]
     panel.scale_objects.setChecked(True)

@@ -114,7 +114,6 @@ class ResultLayers:
     ) -> None:
         self._viewer = viewer
         self._colours = class_colours(len(results.class_names))
-        self._names: dict[int, str] = {}
         self._heatmaps: list[tuple[Layer, int]] = []
         metadata = {"mambamic": results.provenance, "results": results}
         name = f"{plane.layer.name} classes"
@@ -174,8 +173,10 @@ class ResultLayers:
         self.update(results)
         for layer in self.layers:
             viewer.add_layer(layer)
-            self._names[id(layer)] = layer.name
         viewer.layers.selection.active = self.main
+        if objects is not None:
+            # The result shows the same objects; two colours on top of each other are none.
+            objects.visible = False
 
     @property
     def layers(self) -> list[Layer]:
