@@ -79,7 +79,7 @@ def main() -> None:
             "development of automatic recognition systems. Data in Brief 30, 105474 (2020)."
         ),
         training_data=(
-            f"{len(training)} single peripheral blood cells, May Grünwald-Giemsa, CellaVision "
+            f"{len(training):,} single peripheral blood cells, May Grünwald-Giemsa, CellaVision "
             f"DM96, centre-cropped to 200 px and resized to 96 px"
         ),
         split={

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import napari
 from napari.layers import Layer
 from napari.qt import get_qapp
 
+import napari
 from napari_mambamic._napari.classify_panel import ClassifyPanel
 from napari_mambamic._napari.sample_data import blood_cells
 from napari_mambamic._napari.virtual_display import display_for_pictures
@@ -28,13 +28,13 @@ def run_demo(screenshot: Path | None = None) -> TileResults:
         needed where Xvfb is installed.
     """
     if screenshot is None:
-        viewer, panel = _open()
-        results = _classify(viewer, panel)
+        viewer, panel = open_demo()
+        results = classify_and_wait(panel)
         napari.run()
         return results
     with display_for_pictures():
-        viewer, panel = _open()
-        results = _classify(viewer, panel)
+        viewer, panel = open_demo()
+        results = classify_and_wait(panel)
         photograph(viewer, screenshot)
         viewer.close()
         return results
@@ -46,7 +46,8 @@ def photograph(viewer: napari.Viewer, path: Path) -> None:
     viewer.window.screenshot(str(path), canvas_only=False, flash=False)
 
 
-def _open() -> tuple[napari.Viewer, ClassifyPanel]:
+def open_demo() -> tuple[napari.Viewer, ClassifyPanel]:
+    """Open the window with the sheet of blood cells and the panel."""
     viewer = napari.Viewer()
     viewer.window.resize(WIDTH, HEIGHT)
     for data, keywords, kind in blood_cells():
@@ -58,7 +59,8 @@ def _open() -> tuple[napari.Viewer, ClassifyPanel]:
     return viewer, panel
 
 
-def _classify(viewer: napari.Viewer, panel: ClassifyPanel) -> TileResults:
+def classify_and_wait(panel: ClassifyPanel) -> TileResults:
+    """Press Classify and keep the window alive until the run has ended."""
     panel.classify_button.click()
     while panel.is_running:
         _wait(0.05)

@@ -94,7 +94,7 @@ class WeightsBox(QWidget):
             accuracy = manifest.metrics.get("validation_accuracy")
             held_out = manifest.split.get("n_validation")
             score = (
-                f" {accuracy:.1%} right on {held_out} cells that it was not trained on."
+                f" {accuracy:.1%} right on {held_out:,} cells that it was not trained on."
                 if accuracy and held_out
                 else ""
             )
