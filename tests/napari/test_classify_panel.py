@@ -100,7 +100,7 @@ def test_the_layer_fills_while_the_run_goes_on(viewer, panel, sheet, qtbot, fini
     qtbot.waitUntil(lambda: "many classes" in viewer.layers, timeout=60_000)
     assert panel.is_running
     assert not panel.results.complete
-    assert "per second" in panel.message.text()
+    qtbot.waitUntil(lambda: "per second" in panel.message.text(), timeout=60_000)
     seen = set()
     qtbot.waitUntil(
         lambda: len(seen.add(len(viewer.layers["many classes"].features)) or seen) > 3,

@@ -202,7 +202,7 @@ class ClassifyPanel(QScrollArea):
         self.results, self._shown, self._stopped, self._next_update = None, None, False, 0.0
         self._show_weights()
         self._set_running(True)
-        self._say("Loading torch and the weights ...")
+        self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
         self.progress.setRange(0, 0)
         self._worker = create_worker(_results_or_sentence, self._request)
         self._worker.yielded.connect(self._show_progress)
