@@ -1,7 +1,7 @@
 # Sourced by the other scripts: what Debian and Ubuntu need beside Python to show a Qt window.
 install_system_packages() {
   command -v apt-get >/dev/null || return 0
-  local wanted="python3-venv xvfb xauth libgl1 libgl1-mesa-dri libegl1 libglib2.0-0 libfontconfig1
+  local wanted="python3-venv libgomp1 xvfb xauth libgl1 libgl1-mesa-dri libegl1 libglib2.0-0 libfontconfig1
     libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1
     libxcb-randr0 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xfixes0"
   local missing="" package

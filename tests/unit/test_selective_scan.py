@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from napari_mambamic.errors import NetworkError
-from napari_mambamic.networks.selective_scan import selective_scan
+from napari_mambamic.networks.selective_scan import numba_scan, selective_scan
 
 BACK_ENDS = ("torch", "numba")
 MAPS = [(1, 1), (1, 7), (5, 1), (3, 5), (4, 4), (9, 6)]
@@ -99,6 +99,30 @@ def test_views_that_are_not_contiguous_are_read_right():
     assert torch.allclose(selective_scan(wide[..., :6], *rest, back_end="numba"), expected)
 
 
+@pytest.fixture(params=[True, False], ids=["parallel loops", "thread pool"])
+def threading_of_numba(request, monkeypatch):
+    """With OpenMP, and as on a machine that has none."""
+    monkeypatch.setattr(numba_scan, "has_parallel_loops", lambda: request.param)
+
+
+@pytest.mark.usefixtures("threading_of_numba")
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_threads_share_the_maps_out_without_gaps(n):
+    values = inputs(6, 5, n=n)
+    expected = selective_scan(*values, back_end="reference")
+    got = selective_scan(*values, back_end="numba")
+    assert torch.allclose(got, expected, rtol=1e-10, atol=1e-11)
+    if n:
+        flow = torch.randn_like(got)
+        for gradient, wanted in zip(
+            torch.autograd.grad(got, values, flow),
+            torch.autograd.grad(expected, values, flow),
+            strict=True,
+        ):
+            assert torch.allclose(gradient, wanted, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.usefixtures("threading_of_numba")
 def test_two_threads_may_scan_at_once():
     values = inputs(12, 12, dtype=torch.float32, n=4)
     expected = selective_scan(*values, back_end="numba")

@@ -11,8 +11,15 @@ element and are summed afterwards, so they do not depend on the number of thread
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -25,9 +32,9 @@ from torch.nn import functional
 _CHUNK = 16  # positions between two kept states
 _LANES = 16  # float32 numbers in the widest vector register; channels are filled up to it
 _LOG2_E = 1.4426950408889634
-# Not every numba threading layer survives two threads that start parallel kernels at once, and
-# the window classifies in one thread while it may train in another.
+# Not every OpenMP library survives two threads that start parallel loops at once.
 _one_kernel_at_a_time = threading.Lock()
+_PARTS_PER_THREAD = 2  # so that a thread that was held up does not hold up the others
 
 
 def _exp2(value: Any) -> Any:
@@ -95,10 +102,12 @@ def _softplus_compiled(value: Any) -> Any:
 
 
 # Rounding may be reassociated, so that sums vectorise; NaN and infinity keep their meaning.
-_kernel = numba.njit(
-    parallel=True, cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"}
-)
-_inner = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+}
+_inner = numba.njit(**_OPTIONS)
 
 
 @_inner
@@ -125,18 +134,20 @@ def _step_sizes(projected, i, p, k, dt_weight, dt_bias, t, delta):  # type: igno
         delta[t, j] = _softplus(delta[t, j])
 
 
-@_kernel
-def _forward(x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y):  # type: ignore[no-untyped-def]
+def _forward(  # type: ignore[no-untyped-def]
+    maps, x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y
+):
     """Write y; where ``kept`` has room, keep the state before every 16th step in it.
 
+    maps (first, stop): which of the n are worked on;
     x, y (n, length, d); projected (n, length, 4, rank + 2 states); and, with the channels filled
     up to a multiple of 16: dt_weight (4, rank, d); dt_bias, skip (4, d); a (4, states, d), times
     log2(e); kept (n, 4, chunks or 0, states, d).
     """
-    n, length, d = x.shape
+    length, d = x.shape[1:]
     rank, padded = dt_weight.shape[1:]
     states = a.shape[1]
-    for i in numba.prange(n):
+    for i in numba.prange(maps[0], maps[1]):
         state = np.empty((states, padded), x.dtype)
         delta = np.empty((1, padded), x.dtype)
         scaled = np.zeros(padded, x.dtype)
@@ -177,19 +188,18 @@ def _forward(x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y):
                     y[i, p, j] += total[j]
 
 
-@_kernel
 def _backward(  # type: ignore[no-untyped-def]
-    x, projected, dt_weight, dt_bias, a, skip, height, width, kept, grad_y,
+    maps, x, projected, dt_weight, dt_bias, a, skip, height, width, kept, grad_y,
     grad_x, grad_projected, grad_dt_weight, grad_dt_bias, grad_a, grad_skip,
 ):  # fmt: skip
     """Gradients of everything; parameter gradients have one slot per batch element in front."""
-    n, length, d = x.shape
+    length, d = x.shape[1:]
     rank, padded = dt_weight.shape[1:]
     states = a.shape[1]
     ln_2 = x.dtype.type(0.6931471805599453)
     log2_e = x.dtype.type(_LOG2_E)
     one = x.dtype.type(1.0)
-    for i in numba.prange(n):
+    for i in numba.prange(maps[0], maps[1]):
         after = np.empty((_CHUNK + 1, states, padded), x.dtype)  # the state before each step
         decay = np.empty((_CHUNK, states, padded), x.dtype)
         deltas = np.empty((_CHUNK, padded), x.dtype)
@@ -258,6 +268,59 @@ def _backward(  # type: ignore[no-untyped-def]
                         grad_projected[i, p, k, r] = total
 
 
+@cache
+def has_parallel_loops() -> bool:
+    """Whether numba has OpenMP or TBB here to run parallel loops with.
+
+    Without them it has only its work queue, which ends the process when two threads use it: the
+    window classifies in one thread while it may train in another.
+    """
+    for layer in ("omppool", "tbbpool"):
+        try:
+            importlib.import_module(f"numba.np.ufunc.{layer}")
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+@cache
+def _compiled(function: Any, parallel: bool) -> Callable[..., None]:
+    # numba's cache on disk tells functions apart by their names and not by their options.
+    name = f"{function.__name__}_{'parallel' if parallel else 'serial'}"
+    named = FunctionType(function.__code__, function.__globals__, name)
+    named.__qualname__ = name
+    kernel: Callable[..., None] = numba.njit(parallel=parallel, **_OPTIONS)(named)
+    return kernel
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="selective-scan")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def _run(function: Callable[..., None], n: int, *arguments: Any) -> None:
+    """Call a kernel for the maps 0 ... n - 1, shared out among threads.
+
+    By numba's parallel loops where they are safe: they share their threads with torch, and are
+    1.4 times as fast as a pool of our own, which has to compete with torch's waiting threads.
+    """
+    if has_parallel_loops():
+        with _one_kernel_at_a_time:
+            _compiled(function, True)((0, n), *arguments)
+        return
+    kernel = _compiled(function, False)
+    parts = min(n, torch.get_num_threads() * _PARTS_PER_THREAD)
+    bounds = [n * part // max(parts, 1) for part in range(parts + 1)]
+    running = [_pool().submit(kernel, maps, *arguments) for maps in pairwise(bounds)]
+    for part in running:
+        part.result()
+
+
 def _filled(parameter: Tensor) -> Tensor:
     """Fill the channels, the last axis, up to a multiple of the vector length with zeros."""
     return functional.pad(parameter, (0, -parameter.shape[-1] % _LANES))
@@ -285,8 +348,7 @@ class _NumbaScan(torch.autograd.Function):
         chunks = -(-height * width // _CHUNK) if trains else 0
         kept = torch.empty((n, 4, chunks, *arrays[4].shape[1:]), dtype=dtype).numpy()
         y = torch.empty((n, height * width, d), dtype=dtype)
-        with _one_kernel_at_a_time:
-            _forward(*arrays, height, width, kept, y.numpy())
+        _run(_forward, n, *arrays, height, width, kept, y.numpy())
         if trains:
             ctx.save_for_backward(*inputs)
             ctx.arrays, ctx.kept = arrays, kept
@@ -300,17 +362,18 @@ class _NumbaScan(torch.autograd.Function):
         grad_x = torch.empty((n, height * width, x.shape[-1]), dtype=dtype)
         grad_projected = torch.empty(projected.flatten(1, 2).shape, dtype=dtype)
         slots = [torch.zeros((n, *array.shape), dtype=dtype) for array in ctx.arrays[2:]]
-        with _one_kernel_at_a_time:
-            _backward(  # type: ignore[call-arg]
-                *ctx.arrays,
-                height,
-                width,
-                ctx.kept,
-                _array(grads[0].flatten(1, 2), dtype),
-                grad_x.numpy(),
-                grad_projected.numpy(),
-                *(slot.numpy() for slot in slots),
-            )
+        _run(
+            _backward,
+            n,
+            *ctx.arrays,
+            height,
+            width,
+            ctx.kept,
+            _array(grads[0].flatten(1, 2), dtype),
+            grad_x.numpy(),
+            grad_projected.numpy(),
+            *(slot.numpy() for slot in slots),
+        )
         grad_dt_weight, grad_dt_bias, grad_a, grad_skip = (
             slot.sum(0)[..., : x.shape[-1]] for slot in slots
         )
