@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_mambamic.tiling import tiles_at_points as tiles_at_points
     from napari_mambamic.tiling import tiles_of_objects as tiles_of_objects
     from napari_mambamic.weights.manifest import Manifest as Manifest
+    from napari_mambamic.weights.published import import_published as import_published
     from napari_mambamic.weights.store import fetch_weights as fetch_weights
     from napari_mambamic.weights.store import list_weights as list_weights
 
@@ -50,6 +51,7 @@ _HOMES = {
     "classify_layer": "_napari.classify_layer",
     "classify_objects": "classify",
     "fetch_weights": "weights.store",
+    "import_published": "weights.published",
     "iter_classify": "classify",
     "list_networks": "networks",
     "list_weights": "weights.store",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.errors import ImageError, MambamicError
+from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 
 if TYPE_CHECKING:
     from napari_mambamic.progress import Progress
@@ -47,8 +47,23 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--skip-background", action="store_true")
     classify.set_defaults(run=_classify)
 
-    weights = commands.add_parser("weights", help="list the registered weights")
+    weights = commands.add_parser("weights", help="list the registered weights, or import some")
     weights.set_defaults(run=_weights)
+    actions = weights.add_subparsers(metavar="ACTION")
+    imported = actions.add_parser("import", help="register a published .pth state dict")
+    imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument("--network", required=True, help="such as mambamic-t or medmamba-s")
+    imported.add_argument(
+        "--classes", nargs="+", required=True, metavar="NAME", help="in the order of training"
+    )
+    imported.add_argument("--name", help="to register it by; by default the file's")
+    imported.add_argument("--patch-size", type=int, default=224, metavar="PX")
+    imported.add_argument("--tile-size", type=int, metavar="PX", help="by default the patch size")
+    imported.add_argument("--mean", type=float, nargs="+", default=[0.5, 0.5, 0.5])
+    imported.add_argument("--std", type=float, nargs="+", default=[0.5, 0.5, 0.5])
+    imported.add_argument("--trained-on", default="", metavar="TEXT")
+    imported.add_argument("--licence", default="not stated")
+    imported.set_defaults(run=_import_weights)
 
     doctor = commands.add_parser("doctor", help="tell what this machine would compute on, and why")
     doctor.set_defaults(run=_doctor)
@@ -112,6 +127,35 @@ def _weights(_: argparse.Namespace) -> None:
         print(f"  classes: {', '.join(manifest.class_names)}")
         print(f"  trained on {manifest.training_data}")
         print(f"  scored {json.dumps(dict(manifest.metrics))}")
+
+
+def _import_weights(options: argparse.Namespace) -> None:
+    from napari_mambamic.patches import PatchSpec
+    from napari_mambamic.weights.published import register_published
+    from napari_mambamic.weights.store import list_weights, own_folder
+
+    name = options.name or options.file.stem
+    if name in list_weights():
+        raise WeightsError(f"There are weights {name!r} already. Choose another with --name.")
+    grey = len(options.mean) == 1
+    patch = PatchSpec(
+        tile_size=options.tile_size or options.patch_size,
+        patch_size=options.patch_size,
+        channels=("grey",) if grey else ("red", "green", "blue"),
+        mean=tuple(options.mean),
+        std=tuple(options.std),
+    )
+    own_folder().mkdir(parents=True, exist_ok=True)
+    manifest = register_published(
+        options.file,
+        network=options.network,
+        class_names=tuple(options.classes),
+        out=own_folder() / f"{name}.safetensors",
+        patch=patch,
+        training_data=options.trained_on,
+        licence=options.licence,
+    )
+    print(f"Registered {manifest.name!r}: {manifest.network}, {len(manifest.class_names)} classes")
 
 
 def _doctor(_: argparse.Namespace) -> None:

@@ -58,7 +58,7 @@ def use_back_end(network: torch.nn.Module, back_end: str) -> None:
 
 
 @pytest.mark.parametrize("back_end", list_back_ends())
-@pytest.mark.parametrize("name", ["mambamic-t", "mambamic-b"])
+@pytest.mark.parametrize("name", ["mambamic-t", "mambamic-b", "medmamba-t", "medmamba-b"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
 @torch.no_grad()
 def test_logits_are_the_published_ones(name, back_end, dtype, tolerance):
@@ -81,6 +81,9 @@ def test_without_the_published_filter_the_logits_differ():
         ("mambamic-t", 4.321 - 0.525, 3.558 - 0.525),
         ("mambamic-s", 4.972 - 0.692, 4.209 - 0.692),
         ("mambamic-b", 9.406 - 1.526, 8.389 - 1.526),
+        ("medmamba-t", 15.222, 14.459),
+        ("medmamba-s", 19.390, 18.627),
+        ("medmamba-b", 40.884, 39.867),
     ],
 )
 def test_parameter_counts_are_the_published_ones_less_the_unused(name, millions_1000, millions_8):
@@ -94,16 +97,17 @@ def test_parameter_counts_are_the_published_ones_less_the_unused(name, millions_
 def test_gradient_reaches_every_parameter(name):
     torch.manual_seed(0)
     network = build_network(name, n_classes=3, in_channels=2)
-    network(torch.randn(2, 2, 40, 40)).square().sum().backward()
+    network(torch.randn(2, 2, 64, 64)).square().sum().backward()
     without = [k for k, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 
 
-@pytest.mark.parametrize("size", [(29, 29), (33, 47), (64, 40)])
+@pytest.mark.parametrize("name", list_networks())
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 40)])
 @torch.no_grad()
-def test_a_batch_of_two_equals_two_of_one_at_any_size(size):
+def test_a_batch_of_two_equals_two_of_one_at_any_size(name, size):
     torch.manual_seed(0)
-    network = build_network("microscopic-mamba-t", n_classes=5).double().eval()
+    network = build_network(name, n_classes=5).double().eval()
     patches = torch.randn(2, 3, *size, dtype=torch.float64)
     together = network(patches)
     assert torch.allclose(together, torch.cat([network(p[None]) for p in patches]), atol=1e-10)

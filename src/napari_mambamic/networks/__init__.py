@@ -8,32 +8,63 @@ from typing import TYPE_CHECKING
 from napari_mambamic.errors import NetworkError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from napari_mambamic.networks.mambamic import MambaMIC
+    from napari_mambamic.networks.medmamba import MedMamba
 
-_DEPTHS_AND_WIDTHS = {
-    "mambamic-t": ((2, 2, 4, 2), (96, 192, 384, 768)),
-    "mambamic-s": ((2, 2, 8, 2), (96, 192, 384, 768)),
-    "mambamic-b": ((2, 2, 12, 2), (128, 256, 512, 1024)),
+    Network = MambaMIC | MedMamba
+
+# Depths and widths of the four stages: the same in both papers.
+_SIZES = {
+    "t": ((2, 2, 4, 2), (96, 192, 384, 768)),
+    "s": ((2, 2, 8, 2), (96, 192, 384, 768)),
+    "b": ((2, 2, 12, 2), (128, 256, 512, 1024)),
 }
-_ALIASES = {f"microscopic-mamba-{size}": f"mambamic-{size}" for size in "tsb"}
+_NETWORKS = tuple(f"{family}-{size}" for family in ("mambamic", "medmamba") for size in _SIZES)
+_ALIASES = {
+    **{f"microscopic-mamba-{size}": f"mambamic-{size}" for size in _SIZES},
+    "medmamba-x": "medmamba-t",  # MedMamba-T, trained with AutoAugment
+}
 
 
 def list_networks() -> tuple[str, ...]:
     """Names that `build_network` takes, smallest first (aliases left out).
 
     >>> list_networks()
-    ('mambamic-t', 'mambamic-s', 'mambamic-b')
+    ('mambamic-t', 'mambamic-s', 'mambamic-b', 'medmamba-t', 'medmamba-s', 'medmamba-b')
     """
-    return tuple(_DEPTHS_AND_WIDTHS)
+    return _NETWORKS
 
 
-def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> nn.Module:
+def known_name(name: str) -> str:
+    """Name of `list_networks` for a name or an alias.
+
+    Raises
+    ------
+    NetworkError
+        There is no such network; the nearest names are offered.
+    """
+    known = _ALIASES.get(name, name)
+    if known not in _NETWORKS:
+        near = difflib.get_close_matches(name, [*_NETWORKS, *_ALIASES], n=3, cutoff=0.3)
+        raise NetworkError(
+            f"There is no network {name!r}. Nearest: {', '.join(near or _NETWORKS)}."
+        )
+    return known
+
+
+def sizes_of(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Depths and widths of the four stages of a network."""
+    return _SIZES[known_name(name)[-1]]
+
+
+def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> Network:
     """Build a network with fresh weights.
 
     Parameters
     ----------
     name : str
-        One of `list_networks`, or "microscopic-mamba-t/-s/-b" for the same networks.
+        One of `list_networks`, "microscopic-mamba-t/-s/-b" for mambamic-t/-s/-b, or "medmamba-x"
+        for medmamba-t.
     n_classes, in_channels : int
         Size of the output and channels of the input.
 
@@ -43,16 +74,13 @@ def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> nn.Modu
         Maps patches (n, in_channels, height, width) float32 to logits (n, n_classes);
         ``.embed`` gives the vectors before the head.
     """
-    from napari_mambamic.networks.mambamic import MambaMIC
-
-    known = _ALIASES.get(name, name)
-    if known not in _DEPTHS_AND_WIDTHS:
-        near = difflib.get_close_matches(name, [*_DEPTHS_AND_WIDTHS, *_ALIASES], n=3, cutoff=0.3)
-        raise NetworkError(
-            f"There is no network {name!r}. Nearest: {', '.join(near or _DEPTHS_AND_WIDTHS)}."
-        )
+    known = known_name(name)
     for what, count in (("n_classes", n_classes), ("in_channels", in_channels)):
         if count < 1:
             raise NetworkError(f"{what} is {count}; it must be at least 1.")
-    depths, widths = _DEPTHS_AND_WIDTHS[known]
-    return MambaMIC(depths=depths, widths=widths, n_classes=n_classes, in_channels=in_channels)
+    depths, widths = sizes_of(known)
+    from napari_mambamic.networks.mambamic import MambaMIC
+    from napari_mambamic.networks.medmamba import MedMamba
+
+    kind = MambaMIC if known.startswith("mambamic") else MedMamba
+    return kind(depths=depths, widths=widths, n_classes=n_classes, in_channels=in_channels)

@@ -1,35 +1,31 @@
 """Reading the state dicts that were published with the papers.
 
-The published MambaMIC file holds two linear maps per block that its forward pass never uses;
-they are dropped by name.
+Tensors keep their values and get the names they have here.  A MambaMIC file also holds two linear
+maps per block that its forward pass never uses; they are dropped by name.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from napari_mambamic.errors import NetworkError
+from napari_mambamic.networks import sizes_of
 from napari_mambamic.networks.mambamic import MambaMIC
 
+if TYPE_CHECKING:
+    from napari_mambamic.networks import Network
+
 _UNUSED = re.compile(r"\.(pvm_layer\.mamba\.out_proj|pvm_layer\.proj)\.")
-_RENAMED = (  # (published, here), applied in this order
-    (r"^patch_embed\.0\.c\.", "stem.0."),
-    (r"^patch_embed\.0\.bn\.", "stem.1."),
-    (r"^patch_embed\.2\.c\.", "stem.3."),
-    (r"^patch_embed\.2\.bn\.", "stem.4."),
+_BOTH = (  # (published, here), applied in this order
     (r"^layers\.(\d+)\.blocks\.", r"stages.\1."),
     (r"^layers\.(\d+)\.downsample\.reduction\.weight", r"merges.\1.reduction"),
     (r"^layers\.(\d+)\.downsample\.", r"merges.\1."),
-    (r"\.MIFA\.DWConv\.", ".fusion.depthwise."),
-    (r"\.MIFA\.attention\.conv\.weight", ".fusion.attention"),
-    (r"\.Conv_branch\.", ".local_branch."),
-    (r"\.pvm_layer\.mamba\.PSFFN\.conv_0\.", ".scan_branch.filter.pointwise."),
-    (r"\.pvm_layer\.mamba\.PSFFN\.conv_1\.", ".scan_branch.filter.depthwise."),
-    (r"\.pvm_layer\.mamba\.", ".scan_branch.ss2d."),
-    (r"\.pvm_layer\.", ".scan_branch."),
+)
+_SCAN = (
     (r"\.x_proj_weight$", ".x_proj"),
     (r"\.dt_projs_weight$", ".dt_weight"),
     (r"\.dt_projs_bias$", ".dt_bias"),
@@ -39,21 +35,63 @@ _RENAMED = (  # (published, here), applied in this order
     (r"\.conv2d\.", ".conv."),
     (r"\.out_norm\.", ".norm."),
 )
+_MAMBAMIC = (
+    (r"^patch_embed\.0\.c\.", "stem.0."),
+    (r"^patch_embed\.0\.bn\.", "stem.1."),
+    (r"^patch_embed\.2\.c\.", "stem.3."),
+    (r"^patch_embed\.2\.bn\.", "stem.4."),
+    *_BOTH,
+    (r"\.MIFA\.DWConv\.", ".fusion.depthwise."),
+    (r"\.MIFA\.attention\.conv\.weight", ".fusion.attention"),
+    (r"\.Conv_branch\.", ".local_branch."),
+    (r"\.pvm_layer\.mamba\.PSFFN\.conv_0\.", ".scan_branch.filter.pointwise."),
+    (r"\.pvm_layer\.mamba\.PSFFN\.conv_1\.", ".scan_branch.filter.depthwise."),
+    (r"\.pvm_layer\.mamba\.", ".scan_branch.ss2d."),
+    (r"\.pvm_layer\.", ".scan_branch."),
+    *_SCAN,
+)
+_MEDMAMBA = (
+    (r"^patch_embed\.proj\.", "stem."),
+    (r"^patch_embed\.norm\.", "stem_norm."),
+    *_BOTH,
+    (r"\.conv33conv33conv11\.", ".local_branch."),
+    (r"\.ln_1\.", ".norm."),
+    (r"\.self_attention\.out_proj\.weight$", ".out_proj"),
+    (r"\.self_attention\.", ".ss2d."),
+    *_SCAN,
+)
 
 
-def load_published(network: MambaMIC, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy a published MambaMIC state dict into a network from `build_network`.
+def looks_like(state_dict: Mapping[str, Tensor]) -> str | None:
+    """Name of the published network that a state dict belongs to; None when it is of no other."""
+    if any(".MIFA." in key for key in state_dict):
+        family = "mambamic"
+    elif any(".conv33conv33conv11." in key for key in state_dict):
+        family = "medmamba"
+    else:
+        return None
+    blocks = {key.split(".")[3] for key in state_dict if key.startswith("layers.2.blocks.")}
+    width = state_dict["head.weight"].shape[-1] if "head.weight" in state_dict else None
+    for size in "tsb":
+        depths, widths = sizes_of(f"{family}-{size}")
+        if len(blocks) == depths[2] and width == widths[-1]:
+            return f"{family}-{size}"
+    return None
 
-    Also turns on the published behaviour of the filter.  A key that does not belong there, or is
-    missing, is a `NetworkError` that names it.
+
+def load_published(network: Network, state_dict: Mapping[str, Tensor]) -> None:
+    """Copy a published state dict into a network from `build_network`.
+
+    Also turns on the published behaviour of MambaMIC's filter.  A key that does not belong there,
+    or is missing, is a `NetworkError` that names it.
     """
     own = network.state_dict()
     renamed = {}
     for key, tensor in state_dict.items():
-        if _UNUSED.search(key):
+        if isinstance(network, MambaMIC) and _UNUSED.search(key):
             continue
         name = key
-        for published, here in _RENAMED:
+        for published, here in _MAMBAMIC if isinstance(network, MambaMIC) else _MEDMAMBA:
             name = re.sub(published, here, name)
         if name not in own or own[name].numel() != tensor.numel():
             raise NetworkError(
@@ -68,4 +106,5 @@ def load_published(network: MambaMIC, state_dict: Mapping[str, Tensor]) -> None:
             f"{missing[0]!r} first. Check that the file belongs to the network."
         )
     network.load_state_dict(renamed)
-    network.published_filter = True
+    if isinstance(network, MambaMIC):
+        network.published_filter = True

@@ -11,6 +11,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import WeightsError
 from napari_mambamic.networks import build_network
+from napari_mambamic.networks.mambamic import MambaMIC
 from napari_mambamic.weights.manifest import Manifest
 
 SELF_TEST_PATCH, SELF_TEST_LOGITS = "self_test.patch", "self_test.logits"
@@ -39,7 +41,7 @@ def save_weights(
     manifest: Manifest,
     *,
     self_test: tuple[NDArray[np.generic], NDArray[np.float32]],
-    dtype: torch.dtype = torch.float16,
+    dtype: str = "float16",
 ) -> Manifest:
     """Write weights and their manifest, neither ever half-written.
 
@@ -52,8 +54,8 @@ def save_weights(
         Its hash is filled in here.
     self_test : (ndarray, ndarray)
         A patch (y, x, channel) in an image's own dtype and its logits (n_classes,).
-    dtype : torch.dtype
-        What floating-point weights are stored as.
+    dtype : str
+        What floating-point weights are stored as: "float16" or "float32".
 
     Returns
     -------
@@ -61,8 +63,9 @@ def save_weights(
         With the hash.
     """
     path = Path(path)
+    stored_as: torch.dtype = getattr(torch, dtype)
     tensors = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().cpu()
+        name: (tensor.to(stored_as) if tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in network.state_dict().items()
     }
     tensors[SELF_TEST_PATCH] = torch.from_numpy(np.ascontiguousarray(self_test[0]))
@@ -104,11 +107,25 @@ def load_network(path: str | Path) -> tuple[nn.Module, Manifest, dict[str, Tenso
     )
     _check_shapes(network.state_dict(), tensors, manifest, path)
     network.load_state_dict(tensors)
+    if isinstance(network, MambaMIC):
+        network.published_filter = manifest.published_filter
     return network.eval().requires_grad_(False), manifest, self_test
 
 
+@torch.inference_mode()
+def logits_of(network: nn.Module, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (n, n_classes) of prepared patches, on the network's own device."""
+    logits: NDArray[np.float32] = network(torch.from_numpy(patches)).numpy()
+    return logits
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` file, or of a ``.pth`` file that holds nothing but tensors."""
+    """Tensors of a ``.safetensors`` file, or of a ``.pth`` file that holds nothing but tensors.
+
+    A state dict that is wrapped in ``{"model": ...}``, or whose keys begin with ``module.`` because
+    it was trained on several GPUs, is unwrapped.
+    """
+    tensors: Any
     try:
         if path.suffix == ".safetensors":
             tensors = load_file(path)
@@ -125,9 +142,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path} cannot be read: it is truncated or not a weights file ({error}). Get it again."
         ) from error
+    for wrapper in ("model", "state_dict", "net"):
+        if isinstance(tensors, Mapping) and isinstance(tensors.get(wrapper), Mapping):
+            tensors = tensors[wrapper]
     if not isinstance(tensors, Mapping) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise WeightsError(f"{path} does not hold a table of tensors. Ask for the state dict.")
-    return dict(tensors)
+    return {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
 
 
 def _check_shapes(
@@ -136,6 +156,7 @@ def _check_shapes(
     for key, what, axis, count in (
         ("head.weight", "classes", 0, len(manifest.class_names)),
         ("stem.0.weight", "channels", 1, len(manifest.patch.channels)),
+        ("stem.weight", "channels", 1, len(manifest.patch.channels)),
     ):
         if key in got and got[key].shape[axis] != count:
             raise WeightsError(

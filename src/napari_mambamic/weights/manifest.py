@@ -38,6 +38,9 @@ class Manifest:
         What it scored, and on what.
     sha256 : str
         Of the weights file.
+    published_filter : bool
+        Whether a MambaMIC network exchanges height and width in its filters, as in the code that
+        was released with the paper: true for weights that were trained with that code.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Manifest:
     training_data: str = ""
     split: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    published_filter: bool = False
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest:
