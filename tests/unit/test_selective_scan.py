@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
+import warnings
 
 import pytest
 import torch
 
 from napari_mambamic.errors import NetworkError
-from napari_mambamic.networks.selective_scan import numba_scan, selective_scan
+from napari_mambamic.networks import build_network
+from napari_mambamic.networks import selective_scan as scan_package
+from napari_mambamic.networks.selective_scan import (
+    back_end_for,
+    numba_scan,
+    selective_scan,
+    why_not,
+)
+from napari_mambamic.networks.ss2d import SS2D
 
 BACK_ENDS = ("torch", "numba")
 MAPS = [(1, 1), (1, 7), (5, 1), (3, 5), (4, 4), (9, 6)]
@@ -139,6 +149,93 @@ def test_two_threads_may_scan_at_once():
         thread.join()
     assert len(results) == 60
     assert all(torch.equal(r, expected) for r in results)
+
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="there is no Triton for this system"
+)
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("size", "keywords"),
+    [
+        ((1, 1), {}),
+        ((1, 7), {}),
+        ((5, 1), {}),
+        ((3, 6), {}),
+        ((4, 5), {"d": 40, "states": 16, "rank": 3}),  # more channels than a program has
+        ((3, 3), {"n": 3, "d": 24, "states": 16, "rank": 1}),
+    ],
+)
+def test_triton_computes_what_the_reference_does(size, keywords):
+    """In Triton's interpreter where there is no GPU."""
+    values = inputs(*size, dtype=torch.float32, **keywords)
+    doubles = [v.detach().double().requires_grad_() for v in values]
+    expected = selective_scan(*doubles, back_end="reference")
+    got = selective_scan(*values, back_end="triton")
+    assert (got - expected).norm() < 1e-6 * expected.norm()
+    flow = torch.randn_like(got)
+    wanted = torch.autograd.grad(expected, doubles, flow.double())
+    for gradient, double in zip(torch.autograd.grad(got, values, flow), wanted, strict=True):
+        assert (gradient - double).norm() < 1e-5 * double.norm() + 1e-9
+
+
+@needs_triton
+def test_triton_takes_bfloat16_and_keeps_its_state_in_single_precision():
+    values = [v.detach().bfloat16() for v in inputs(3, 4, dtype=torch.float32, states=16)]
+    got = selective_scan(*values, back_end="triton")
+    assert got.dtype == torch.bfloat16
+    expected = selective_scan(*(v.double() for v in values), back_end="reference")
+    assert (got - expected).norm() < 1e-2 * expected.norm()
+
+
+@needs_triton
+def test_triton_gives_the_logits_of_numba():
+    torch.manual_seed(0)
+    network = build_network("mambamic-t", n_classes=3).eval().requires_grad_(False)
+    patches = torch.randn(1, 3, 32, 32)
+    expected = network(patches)
+    for module in network.modules():
+        if isinstance(module, SS2D):
+            module.back_end = "triton"
+    assert torch.allclose(network(patches), expected, atol=1e-5)
+
+
+def test_a_triton_that_does_not_work_is_told_of_once(monkeypatch):
+    def broken(*values):
+        raise RuntimeError("ptxas: no such architecture\nmore lines")
+
+    scans = {"triton": broken, "reference": scan_package._scan_of("reference")}
+    monkeypatch.setattr(scan_package, "_scan_of", scans.get)
+    scan_package.why_not.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"ptxas: no such architecture\).*torch scan is used"):
+        assert why_not("triton", torch.device("cpu"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert why_not("triton", torch.device("cpu"))
+    scan_package.why_not.cache_clear()
+
+
+@pytest.mark.parametrize(("reason", "back_end"), [("", "triton"), ("no ptxas", "torch")])
+def test_torch_takes_over_from_a_triton_that_does_not_work(monkeypatch, reason, back_end):
+    monkeypatch.setattr(scan_package, "why_not", lambda name, device: reason)
+    assert back_end_for(torch.device("cuda")) == back_end
+
+
+def test_a_back_end_that_computes_something_else_is_found_out(monkeypatch):
+    wrong = {"numba": lambda *v: v[0] * 0, "reference": scan_package._scan_of("reference")}
+    monkeypatch.setattr(scan_package, "_scan_of", wrong.get)
+    scan_package.why_not.cache_clear()
+    assert "its results differ by" in why_not("numba", torch.device("cpu"))
+    scan_package.why_not.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("device", "back_end"), [("cpu", "numba"), ("mps", "torch"), ("meta", "torch")]
+)
+def test_back_ends_are_chosen_by_device(device, back_end):
+    assert back_end_for(torch.device(device)) == back_end
 
 
 def test_an_unknown_back_end_is_named():

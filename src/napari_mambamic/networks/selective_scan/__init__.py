@@ -14,6 +14,7 @@ pixel alone, so they are computed once on the map as it lies, not on four permut
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -22,7 +23,19 @@ from torch import Tensor
 
 from napari_mambamic.errors import NetworkError
 
-_MODULES = {"reference": "reference", "torch": "torch_scan", "numba": "numba_scan"}
+_MODULES = {
+    "reference": "reference",
+    "torch": "torch_scan",
+    "numba": "numba_scan",
+    "triton": "triton_scan",
+    "mamba-ssm": "mamba_ssm_scan",
+}
+    "reference": "reference",
+    "torch": "torch_scan",
+    "numba": "numba_scan",
+    "triton": "triton_scan",
+    "mamba-ssm": "mamba_ssm_scan",
+}
 
 
 def list_back_ends() -> tuple[str, ...]:
@@ -31,8 +44,42 @@ def list_back_ends() -> tuple[str, ...]:
 
 
 def back_end_for(device: torch.device) -> str:
-    """Name of the fastest back end for a device."""
-    return "numba" if device.type == "cpu" else "torch"
+    """Name of the fastest back end that works on a device.
+
+    A Triton that does not work on a CUDA device is told of once, as a `RuntimeWarning`.
+    """
+    if device.type == "cpu":
+        return "numba"
+    if device.type == "cuda" and not why_not("triton", device):
+        return "triton"
+    return "torch"
+
+
+@cache
+def why_not(back_end: str, device: torch.device) -> str:
+    """Run a back end on a small map against the reference: why it is of no use, or nothing.
+
+    What is found is kept for the life of the process.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 5, 6, 8), (1, 5, 6, 4, 33), (4, 8, 1), (4, 8), (4, 8, 16), (4, 8))
+    values = [torch.randn(shape, generator=generator) for shape in shapes]
+    expected = _scan_of("reference")(*values)
+    try:
+        got = _scan_of(back_end)(*(value.to(device) for value in values)).cpu()
+        difference = float((got - expected).abs().max())
+        reason = "" if difference < 1e-3 else f"its results differ by {difference:.3g}"
+    # Compilers and drivers fail in their own ways; whichever it is, the reason is passed on.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    if reason and back_end == "triton":
+        warnings.warn(
+            f"The Triton scan does not work on {device} ({reason}). The slower torch scan is used "
+            f"instead. Check that triton (on Windows: triton-windows) fits this version of torch.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return reason
 
 
 @cache
@@ -63,8 +110,8 @@ def selective_scan(
     dt_weight, dt_bias, a_log, skip : Tensor
         (4, d, r), (4, d), (4, d, s), (4, d)
     back_end : str
-        "numba" (CPU), "torch" (any device), "reference" (slow, for tests), or "auto":
-        numba on the CPU and torch elsewhere.
+        "triton" (CUDA), "numba" (CPU), "torch" (any device), "mamba-ssm" (CUDA, where that
+        package is installed), "reference" (slow, for tests), or "auto": `back_end_for` the device.
 
     Returns
     -------
