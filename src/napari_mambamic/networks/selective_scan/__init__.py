@@ -30,12 +30,6 @@ _MODULES = {
     "triton": "triton_scan",
     "mamba-ssm": "mamba_ssm_scan",
 }
-    "reference": "reference",
-    "torch": "torch_scan",
-    "numba": "numba_scan",
-    "triton": "triton_scan",
-    "mamba-ssm": "mamba_ssm_scan",
-}
 
 
 def list_back_ends() -> tuple[str, ...]:
