@@ -159,12 +159,10 @@ def _import_weights(options: argparse.Namespace) -> None:
 
 
 def _doctor(_: argparse.Namespace) -> None:
-    from napari_mambamic.devices import choose_device, report
-    from napari_mambamic.networks.selective_scan import back_end_for
+    from napari_mambamic.doctor import examine
 
-    findings = report() | {"scan": back_end_for(choose_device().device)}
-    for heading, finding in findings.items():
-        print(f"{heading:8} {finding}")
+    for heading, finding in examine().items():
+        print(f"{heading:15} {finding}")
 
 
 def _bench(options: argparse.Namespace) -> None:

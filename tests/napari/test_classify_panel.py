@@ -254,6 +254,13 @@ def test_lists_follow_the_viewer(viewer, panel, image):
     assert panel.image.layer.name == "cells"
 
 
+def test_the_device_is_explained(panel, qtbot):
+    panel.doctor_button.click()
+    qtbot.waitUntil(lambda: "used: " in panel.message.text(), timeout=120_000)
+    assert "numba scan: works on cpu" in panel.message.text()
+    qtbot.waitUntil(panel.doctor_button.isEnabled)
+
+
 def test_fields_that_do_not_matter_are_hidden(panel, viewer):
     for cut, visible in ((0, (False, False)), (1, (True, False)), (2, (False, True))):
         panel.cut.setCurrentIndex(cut)

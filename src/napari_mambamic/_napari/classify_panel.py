@@ -84,6 +84,12 @@ class ClassifyPanel(QScrollArea):
         for text, name in DEVICES.items():
             self.device.addItem(text, name)
         self.device.setToolTip("Where the network runs; a run tells which device it used")
+        self.doctor_button = QPushButton("Check")
+        self.doctor_button.setToolTip("Tell what this machine would compute with, and why")
+        self.doctor_button.clicked.connect(self.check_device)
+        device_row = QHBoxLayout()
+        device_row.addWidget(self.device, 1)
+        device_row.addWidget(self.doctor_button)
         self._build_advanced()
         self._build_actions()
 
@@ -94,7 +100,7 @@ class ClassifyPanel(QScrollArea):
         self.form.addRow("Labels", self.labels)
         self.form.addRow("Points", self.points)
         self.form.addRow("Weights", self.weights)
-        self.form.addRow("Device", self.device)
+        self.form.addRow("Device", device_row)
         inside = QWidget()
         layout = QVBoxLayout(inside)
         layout.addLayout(self.form)
@@ -220,6 +226,16 @@ class ClassifyPanel(QScrollArea):
             self.cancel_button.setEnabled(False)
             self._say("Stopping ...")
             self._worker.quit()
+
+    def check_device(self) -> None:
+        """Examine torch, the driver and the scans in a thread, and tell."""
+        self.doctor_button.setEnabled(False)
+        self._say("Checking ...")
+        doctor = create_worker(_findings)
+        doctor.returned.connect(self._say)
+        doctor.errored.connect(self._show_error)
+        doctor.finished.connect(lambda: self.doctor_button.setEnabled(True))
+        doctor.start()
 
     def save_table(self, path: str) -> None:
         """Write the results of the last run as CSV."""
@@ -365,6 +381,12 @@ def _results_or_sentence(
         return (yield from iter_request(request))
     except MambamicError as error:
         return str(error)
+
+
+def _findings() -> str:
+    from napari_mambamic.doctor import examine
+
+    return "\n".join(f"{heading}: {finding}" for heading, finding in examine().items())
 
 
 def _in_words(seconds: float) -> str:
