@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from napari_mambamic.devices import choose_device
+from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.networks import build_network
 from napari_mambamic.networks.published_layout import published_layout
 from napari_mambamic.networks.selective_scan import back_end_for
@@ -70,8 +71,9 @@ def measure(
     fastest = back_end_for(choice.device)
     for back_end in dict.fromkeys(("torch", fastest)):
         use_back_end(back_end)
-        forward()
-        got, seconds = _timed(forward, repeats)
+        with freed_memory_kept():
+            forward()
+            got, seconds = _timed(forward, repeats)
         difference = float((got - logits).abs().max())
         what = f"napari-mambamic, {back_end} scan"
         rows.append(Row(what, 1e3 * seconds / batch_size, slow / seconds, difference))

@@ -13,6 +13,7 @@ import numpy as np
 from napari_mambamic.errors import ImageError, NothingToClassify
 from napari_mambamic.foreground import foreground_of_tiles
 from napari_mambamic.image import ImagePyramid, as_image
+from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.patches import PatchSpec, check_channels, read_patches
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -189,22 +190,23 @@ def iter_classify(
     )
     yield Progress(0, len(wanted), message="Starting", results=results)
     begin = time.perf_counter()
-    for first in range(0, len(wanted), size):
-        batch = wanted[first : first + size]
-        predicted = classifier.predict_prepared(
-            read_patches(pyramid, [tiles[i] for i in batch], spec)
-        )
-        if with_embeddings:
-            if results.embeddings is None:
-                width = predicted.embeddings.shape[1]
-                results.embeddings = np.full((len(tiles), width), np.nan, np.float32)
-            results.embeddings[batch] = predicted.embeddings
-        results.probabilities[batch] = predicted.probabilities
-        done = first + len(batch)
-        results.complete = done == len(wanted)
-        yield Progress(
-            done, len(wanted), time.perf_counter() - begin, "Classifying", batch, results
-        )
+    with freed_memory_kept():
+        for first in range(0, len(wanted), size):
+            batch = wanted[first : first + size]
+            predicted = classifier.predict_prepared(
+                read_patches(pyramid, [tiles[i] for i in batch], spec)
+            )
+            if with_embeddings:
+                if results.embeddings is None:
+                    width = predicted.embeddings.shape[1]
+                    results.embeddings = np.full((len(tiles), width), np.nan, np.float32)
+                results.embeddings[batch] = predicted.embeddings
+            results.probabilities[batch] = predicted.probabilities
+            done = first + len(batch)
+            results.complete = done == len(wanted)
+            yield Progress(
+                done, len(wanted), time.perf_counter() - begin, "Classifying", batch, results
+            )
     return results
 
 

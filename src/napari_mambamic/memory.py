@@ -1,0 +1,53 @@
+"""Keeping freed memory for the next batch instead of handing it back to the system.
+
+On Linux, glibc gives every large block back when it is freed, and the system clears it page by page
+when it is asked for again: a third of the time of a forward pass on a CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of mallopt's settings
+_lock = threading.Lock()
+_users = 0
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed memory in the process for a while; at the end, the last user gives it back.
+
+    Does nothing where the C library is not glibc.
+    """
+    global _users
+    glibc = _glibc()
+    if glibc is None:
+        yield
+        return
+    with _lock:
+        _users += 1
+        glibc.mallopt(_MMAP_MAX, 0)
+        glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                glibc.mallopt(_MMAP_MAX, 65536)
+                glibc.mallopt(_TRIM_THRESHOLD, 128 * 1024)
+                glibc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018 - only glibc has it
+    except (AttributeError, OSError, TypeError):  # another C library; Windows
+        return None
+    return library
