@@ -8,16 +8,21 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_mambamic.devices import choose_device
 from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.networks import build_network
+from napari_mambamic.networks.lean import lean_copy
 from napari_mambamic.networks.published_layout import published_layout
 from napari_mambamic.networks.selective_scan import back_end_for
 from napari_mambamic.networks.ss2d import SS2D
+
+if TYPE_CHECKING:
+    from napari_mambamic.networks import Network
 
 
 @dataclass(frozen=True)
@@ -54,26 +59,23 @@ def measure(
     network = build_network(network_name, n_classes=8).to(choice.device).eval()
     patches = torch.randn(batch_size, 3, patch_size, patch_size, device=choice.device)
 
-    def forward() -> torch.Tensor:
-        logits: torch.Tensor = network(patches)
+    def forward(of: Network) -> torch.Tensor:
+        logits: torch.Tensor = of(patches)
         return logits.cpu()
 
-    def use_back_end(name: str) -> None:
-        for module in network.modules():
-            if isinstance(module, SS2D):
-                module.back_end = name
-
     with published_layout(network):
-        small = patches[:1, :, :32, :32]
-        network(small)
-        logits, slow = _timed(forward, 1)
+        network(patches[:1, :, :32, :32])
+        logits, slow = _timed(partial(forward, network), 1)
+    lean = lean_copy(network)
     rows = [Row("published layout, plain loop over positions", 1e3 * slow / batch_size, 1.0, 0.0)]
     fastest = back_end_for(choice.device)
     for back_end in dict.fromkeys(("torch", fastest)):
-        use_back_end(back_end)
+        for module in lean.modules():
+            if isinstance(module, SS2D):
+                module.back_end = back_end
         with freed_memory_kept():
-            forward()
-            got, seconds = _timed(forward, repeats)
+            forward(lean)
+            got, seconds = _timed(partial(forward, lean), repeats)
         difference = float((got - logits).abs().max())
         what = f"napari-mambamic, {back_end} scan"
         rows.append(Row(what, 1e3 * seconds / batch_size, slow / seconds, difference))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_mambamic.devices import DeviceChoice, choose_device
 from napari_mambamic.errors import DeviceError, ImageError, WeightsError
+from napari_mambamic.networks.lean import lean_copy
 from napari_mambamic.patches import prepare_patches
 from napari_mambamic.weights.checkpoint import SELF_TEST_LOGITS, SELF_TEST_PATCH, load_network
 from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import locate_weights
+
+if TYPE_CHECKING:
+    from napari_mambamic.networks import Network
 
 _SELF_TEST_TOLERANCE = 0.01  # of a logit; another order of additions moves them by 1e-4
 
@@ -44,8 +48,8 @@ class TileClassifier:
     Made by `load_classifier`.
     """
 
-    def __init__(self, network: nn.Module, manifest: Manifest, device: DeviceChoice) -> None:
-        self.network: Any = network.to(device.device).eval()
+    def __init__(self, network: Network, manifest: Manifest, device: DeviceChoice) -> None:
+        self.network: Any = lean_copy(network).to(device.device)
         self.manifest = manifest
         self.device = device
 

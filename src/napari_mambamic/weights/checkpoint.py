@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from napari_mambamic.errors import WeightsError
 from napari_mambamic.networks import build_network
 from napari_mambamic.networks.mambamic import MambaMIC
 from napari_mambamic.weights.manifest import Manifest
+
+if TYPE_CHECKING:
+    from napari_mambamic.networks import Network
 
 SELF_TEST_PATCH, SELF_TEST_LOGITS = "self_test.patch", "self_test.logits"
 
@@ -77,7 +80,7 @@ def save_weights(
     return manifest
 
 
-def load_network(path: str | Path) -> tuple[nn.Module, Manifest, dict[str, Tensor]]:
+def load_network(path: str | Path) -> tuple[Network, Manifest, dict[str, Tensor]]:
     """Build the network of a weights file in evaluation mode, float32, on the CPU.
 
     Returns
