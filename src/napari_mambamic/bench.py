@@ -22,7 +22,7 @@ from napari_mambamic.networks.selective_scan import back_end_for
 from napari_mambamic.networks.ss2d import SS2D
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks import Network
+    from napari_mambamic.networks.stages import StagedNetwork
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def measure(
     network = build_network(network_name, n_classes=8).to(choice.device).eval()
     patches = torch.randn(batch_size, 3, patch_size, patch_size, device=choice.device)
 
-    def forward(of: Network) -> torch.Tensor:
+    def forward(of: StagedNetwork) -> torch.Tensor:
         logits: torch.Tensor = of(patches)
         return logits.cpu()
 

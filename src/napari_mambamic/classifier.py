@@ -20,7 +20,7 @@ from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import locate_weights
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks import Network
+    from napari_mambamic.networks.stages import StagedNetwork
 
 _SELF_TEST_TOLERANCE = 0.01  # of a logit; another order of additions moves them by 1e-4
 
@@ -48,7 +48,7 @@ class TileClassifier:
     Made by `load_classifier`.
     """
 
-    def __init__(self, network: Network, manifest: Manifest, device: DeviceChoice) -> None:
+    def __init__(self, network: StagedNetwork, manifest: Manifest, device: DeviceChoice) -> None:
         self.network: Any = lean_copy(network).to(device.device)
         self.manifest = manifest
         self.device = device

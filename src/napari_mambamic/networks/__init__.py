@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 from napari_mambamic.errors import NetworkError
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks.mambamic import MambaMIC
-    from napari_mambamic.networks.medmamba import MedMamba
-
-    Network = MambaMIC | MedMamba
+    from napari_mambamic.networks.stages import StagedNetwork
 
 # Depths and widths of the four stages: the same in both papers.
 _SIZES = {
@@ -57,7 +54,7 @@ def sizes_of(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return _SIZES[known_name(name)[-1]]
 
 
-def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> Network:
+def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> StagedNetwork:
     """Build a network with fresh weights.
 
     Parameters
@@ -82,5 +79,5 @@ def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> Network
     from napari_mambamic.networks.mambamic import MambaMIC
     from napari_mambamic.networks.medmamba import MedMamba
 
-    kind = MambaMIC if known.startswith("mambamic") else MedMamba
+    kind: type[MambaMIC] | type[MedMamba] = MambaMIC if known.startswith("mambamic") else MedMamba
     return kind(depths=depths, widths=widths, n_classes=n_classes, in_channels=in_channels)

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks import Network
+    from napari_mambamic.networks.stages import StagedNetwork
 
 
-def lean_copy(network: Network) -> Network:
+def lean_copy(network: StagedNetwork) -> StagedNetwork:
     """Fold each BatchNorm into the convolution before it, and rectify in place.
 
     The logits are the same but for rounding.  The copy is in evaluation mode, cannot be trained,

@@ -9,8 +9,6 @@ Everything inside is channels last: (n, height, width, C).  Names of the two pap
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,12 +16,12 @@ from torch.nn import functional
 from napari_mambamic.errors import NetworkError
 from napari_mambamic.networks.ss2d import (
     SS2D,
-    PatchMerging,
     StochasticDepth,
     convolve,
     depthwise,
     shuffle_channels,
 )
+from napari_mambamic.networks.stages import StagedNetwork
 
 GROUPS = 4  # parts of the SSM branch that share one SS2D
 
@@ -126,8 +124,10 @@ class Block(nn.Module):
         return fused
 
 
-class MambaMIC(nn.Module):
-    """The whole network: stem (4x4 px per token), four stages, mean over the map, linear head."""
+class MambaMIC(StagedNetwork):
+    """The whole network; a token of the stem is 4 x 4 px."""
+
+    least_size = 29
 
     def __init__(
         self,
@@ -136,27 +136,16 @@ class MambaMIC(nn.Module):
         widths: tuple[int, ...],
         n_classes: int,
         in_channels: int = 3,
-        drop_path: float = 0.1,
     ) -> None:
-        super().__init__()
         first = widths[0]
-        self.stem = nn.Sequential(
+        stem = nn.Sequential(
             nn.Conv2d(in_channels, first // 2, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(first // 2),
             nn.GELU(),
             nn.Conv2d(first // 2, first, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(first),
         )
-        shares = torch.linspace(0, drop_path, sum(depths)).tolist()
-        ends = list(accumulate(depths))
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(width, share) for share in shares[end - depth : end]))
-            for depth, width, end in zip(depths, widths, ends, strict=True)
-        )
-        self.merges = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
-        self.head = nn.Linear(widths[-1], n_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
+        super().__init__(stem, Block, depths=depths, widths=widths, n_classes=n_classes)
 
     @property
     def published_filter(self) -> bool:
@@ -177,18 +166,4 @@ class MambaMIC(nn.Module):
                 f"Published MambaMIC weights take square patches only, and these are {height} x "
                 f"{width} px: the published network exchanges height and width. Use square tiles."
             )
-        if min(height, width) < 29:
-            raise NetworkError(
-                f"Patches are {height} x {width} px; MambaMIC needs at least 29 x 29 px."
-            )
-        tokens = self.stem(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
-        for index, stage in enumerate(self.stages):
-            tokens = stage(tokens)
-            if index < len(self.merges):
-                tokens = self.merges[index](tokens)
-        return tokens.mean(dim=(1, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, n_classes) of patches (n, channels, height, width)."""
-        logits: Tensor = self.head(self.embed(x))
-        return logits
+        return super().embed(x)

@@ -6,21 +6,16 @@ one half of the channels through convolutions and the other through the scan.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import torch
 from torch import Tensor, nn
 
-from napari_mambamic.errors import NetworkError
 from napari_mambamic.networks.ss2d import (
     SS2D,
-    PatchMerging,
     StochasticDepth,
     pointwise,
     shuffle_channels,
 )
-
-_PATCH = 4  # px per token along each side
+from napari_mambamic.networks.stages import StagedNetwork
 
 
 class Block(nn.Module):
@@ -54,8 +49,10 @@ class Block(nn.Module):
         return x + shuffle_channels(torch.cat([local, scanned], dim=-1), 2)
 
 
-class MedMamba(nn.Module):
-    """The whole network: 4x4 px per token, four stages, mean over the map, linear head."""
+class MedMamba(StagedNetwork):
+    """The whole network; a token of the stem is 4 x 4 px."""
+
+    least_size = 32
 
     def __init__(
         self,
@@ -64,39 +61,12 @@ class MedMamba(nn.Module):
         widths: tuple[int, ...],
         n_classes: int,
         in_channels: int = 3,
-        drop_path: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(in_channels, widths[0], _PATCH, stride=_PATCH)
+        stem = nn.Conv2d(in_channels, widths[0], 4, stride=4)
+        super().__init__(stem, Block, depths=depths, widths=widths, n_classes=n_classes)
         self.stem_norm = nn.LayerNorm(widths[0])
-        shares = torch.linspace(0, drop_path, sum(depths)).tolist()
-        ends = list(accumulate(depths))
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(width, share) for share in shares[end - depth : end]))
-            for depth, width, end in zip(depths, widths, ends, strict=True)
-        )
-        self.merges = nn.ModuleList(PatchMerging(width) for width in widths[:-1])
-        self.head = nn.Linear(widths[-1], n_classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
 
-    def embed(self, x: Tensor) -> Tensor:
-        """Embeddings (n, widths[-1]) of patches (n, channels, height, width)."""
-        height, width = x.shape[-2:]
-        least = _PATCH * 2 ** len(self.merges)
-        if min(height, width) < least:
-            raise NetworkError(
-                f"Patches are {height} x {width} px; MedMamba needs at least {least} x {least} px."
-            )
-        tokens = self.stem(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
-        tokens = self.stem_norm(tokens)
-        for index, stage in enumerate(self.stages):
-            tokens = stage(tokens)
-            if index < len(self.merges):
-                tokens = self.merges[index](tokens)
-        return tokens.mean(dim=(1, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, n_classes) of patches (n, channels, height, width)."""
-        logits: Tensor = self.head(self.embed(x))
-        return logits
+    def tokens(self, x: Tensor) -> Tensor:
+        """Tokens (n, height, width, widths[0]) of patches."""
+        normed: Tensor = self.stem_norm(super().tokens(x))
+        return normed

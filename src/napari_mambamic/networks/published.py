@@ -17,7 +17,7 @@ from napari_mambamic.networks import sizes_of
 from napari_mambamic.networks.mambamic import MambaMIC
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks import Network
+    from napari_mambamic.networks.stages import StagedNetwork
 
 _UNUSED = re.compile(r"\.(pvm_layer\.mamba\.out_proj|pvm_layer\.proj)\.")
 _BOTH = (  # (published, here), applied in this order
@@ -79,7 +79,7 @@ def looks_like(state_dict: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def load_published(network: Network, state_dict: Mapping[str, Tensor]) -> None:
+def load_published(network: StagedNetwork, state_dict: Mapping[str, Tensor]) -> None:
     """Copy a published state dict into a network from `build_network`.
 
     Also turns on the published behaviour of MambaMIC's filter.  A key that does not belong there,

@@ -27,7 +27,7 @@ from napari_mambamic.networks.mambamic import MambaMIC
 from napari_mambamic.weights.manifest import Manifest
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks import Network
+    from napari_mambamic.networks.stages import StagedNetwork
 
 SELF_TEST_PATCH, SELF_TEST_LOGITS = "self_test.patch", "self_test.logits"
 
@@ -80,7 +80,7 @@ def save_weights(
     return manifest
 
 
-def load_network(path: str | Path) -> tuple[Network, Manifest, dict[str, Tensor]]:
+def load_network(path: str | Path) -> tuple[StagedNetwork, Manifest, dict[str, Tensor]]:
     """Build the network of a weights file in evaluation mode, float32, on the CPU.
 
     Returns

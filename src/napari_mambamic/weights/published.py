@@ -15,10 +15,10 @@ from napari_mambamic.weights.checkpoint import logits_of, read_tensors, save_wei
 from napari_mambamic.weights.manifest import Manifest
 
 if TYPE_CHECKING:
-    from napari_mambamic.networks import Network
+    from napari_mambamic.networks.stages import StagedNetwork
 
 
-def import_published(path: str | Path, *, network: str) -> Network:
+def import_published(path: str | Path, *, network: str) -> StagedNetwork:
     """Build a network from a published state dict.
 
     Parameters
