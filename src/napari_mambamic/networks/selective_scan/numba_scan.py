@@ -1,18 +1,16 @@
 """The four-direction selective scan on the CPU: one numba kernel, forward and backward.
 
 The kernel walks the un-permuted map in the four orders and adds the four results in place, so no
-permuted copy is made.  Channels are contiguous and innermost, so that the compiler vectorises
-over them; the state of one direction (states x channels) stays in the first-level cache.
-exp and softplus are short polynomials (relative error under 1e-6), because calls to the maths
-library do not vectorise.  The forward pass for training keeps the state every 16 positions; the
-backward pass recomputes the 16 states in between.  Parameter gradients go to one slot per batch
-element and are summed afterwards, so they do not depend on the number of threads.
+permuted copy is made.  Channels are contiguous and go 16 at a time (`vectors`); the state of one
+direction (states x channels) stays in the first-level cache.  The forward pass for training keeps
+the state every 16 positions; the backward pass recomputes the 16 states in between.  Parameter
+gradients go to one slot per batch element and are summed afterwards, so they do not depend on the
+number of threads.
 """
 
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import threading
 from collections.abc import Callable
@@ -25,91 +23,31 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from numba.extending import overload
 from torch import Tensor
 from torch.nn import functional
 
+from napari_mambamic.networks.selective_scan.vectors import (
+    LANES,
+    exp2,
+    fill,
+    load,
+    load_first,
+    repeat,
+    softplus,
+    store,
+    store_first,
+    total,
+)
+
 _CHUNK = 16  # positions between two kept states
-_LANES = 16  # float32 numbers in the widest vector register; channels are filled up to it
 _LOG2_E = 1.4426950408889634
 # Not every OpenMP library survives two threads that start parallel loops at once.
 _one_kernel_at_a_time = threading.Lock()
 _PARTS_PER_THREAD = 2  # so that a thread that was held up does not hold up the others
 
-
-def _exp2(value: Any) -> Any:
-    """2 ** value for value <= 0."""
-    return 2.0**value
-
-
-def _softplus(value: Any) -> Any:
-    """log(1 + exp(value))."""
-    return math.log1p(math.exp(-abs(value))) + max(value, 0.0)
-
-
-@overload(_exp2, inline="always")
-def _exp2_compiled(value: Any) -> Any:
-    if value == numba.types.float64:
-
-        def double(value: Any) -> Any:
-            return math.exp(value * 0.6931471805599453)
-
-        return double
-
-    def single(value: Any) -> Any:
-        # 2^value = 2^whole * 2^part with part in [-0.5, 0.5]; 2^whole is written into the
-        # exponent bits.  Coefficients: Chebyshev fit of 2^part, degree 6.
-        value = max(value, np.float32(-126.0))
-        whole = np.int32(value - np.float32(0.5))
-        part = value - np.float32(whole)
-        power = np.float32(1.5403530e-4)
-        power = power * part + np.float32(1.3333558e-3)
-        power = power * part + np.float32(9.6181291e-3)
-        power = power * part + np.float32(5.5504109e-2)
-        power = power * part + np.float32(2.4022651e-1)
-        power = power * part + np.float32(6.9314718e-1)
-        power = power * part + np.float32(1.0)
-        return power * np.int32((whole + np.int32(127)) << np.int32(23)).view(np.float32)
-
-    return single
-
-
-@overload(_softplus, inline="always")
-def _softplus_compiled(value: Any) -> Any:
-    if value == numba.types.float64:
-
-        def double(value: Any) -> Any:
-            return math.log1p(math.exp(-abs(value))) + max(value, 0.0)
-
-        return double
-
-    def single(value: Any) -> Any:
-        # softplus(v) = max(v, 0) + log1p(e), e = exp(-|v|) in (0, 1];
-        # log1p(e) = 2 atanh(r), r = e / (2 + e) in (0, 1/3]: an odd series that converges fast.
-        e = _exp2(-abs(value) * np.float32(_LOG2_E))
-        r = e / (np.float32(2.0) + e)
-        square = r * r
-        series = np.float32(2.0 / 13.0)
-        series = series * square + np.float32(2.0 / 11.0)
-        series = series * square + np.float32(2.0 / 9.0)
-        series = series * square + np.float32(2.0 / 7.0)
-        series = series * square + np.float32(2.0 / 5.0)
-        series = series * square + np.float32(2.0 / 3.0)
-        series = series * square + np.float32(2.0)
-        return max(value, np.float32(0.0)) + r * series
-
-    return single
-
-
-# Rounding may be reassociated, so that sums vectorise; NaN and infinity keep their meaning.
-_OPTIONS: dict[str, Any] = {
-    "cache": True,
-    "nogil": True,
-    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-    # Python's model raises when it divides by zero, and a loop that may raise is not vectorised.
-    "error_model": "numpy",
-}
-_inner = numba.njit(**_OPTIONS)
+# Python's model of errors raises where it divides by zero, which keeps loops from being fused.
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+_inner = numba.njit(forceinline=True, **_OPTIONS)
 
 
 @_inner
@@ -123,17 +61,24 @@ def _place(direction: int, step: int, height: int, width: int) -> int:
 
 
 @_inner
-def _step_sizes(projected, i, p, k, dt_weight, dt_bias, t, delta):  # type: ignore[no-untyped-def]
-    """delta[t, j] = softplus(dt_bias[k, j] + sum over r of projected[.., r] dt_weight[k, r, j])."""
+def _gather(  # type: ignore[no-untyped-def]
+    x, projected, dt_weight, dt_bias, i, k, first, steps, height, width, deltas, scaled
+):
+    """Step sizes, and step sizes times x, of a few steps of a walk.
+
+    Steps do not wait for each other here, so that the time to fetch them overlaps.
+    """
+    d = x.shape[2]
     rank, padded = dt_weight.shape[1:]
-    for j in range(padded):
-        delta[t, j] = dt_bias[k, j]
-    for r in range(rank):
-        factor = projected[i, p, k, r]
-        for j in range(padded):
-            delta[t, j] += factor * dt_weight[k, r, j]
-    for j in range(padded):
-        delta[t, j] = _softplus(delta[t, j])
+    for t in range(steps):
+        p = _place(k, first + t, height, width)
+        for block in range(0, padded, LANES):
+            raw = load(dt_bias, (k, block))
+            for r in range(rank):
+                raw = raw + repeat(projected, (i, p, k, r)) * load(dt_weight, (k, r, block))
+            delta = softplus(raw)
+            store(deltas, (t, block), delta)
+            store(scaled, (t, block), delta * load_first(x, (i, p, block), d - block))
 
 
 def _forward(  # type: ignore[no-untyped-def]
@@ -143,43 +88,51 @@ def _forward(  # type: ignore[no-untyped-def]
 
     maps (first, stop): which of the n are worked on;
     x, y (n, length, d); projected (n, length, 4, rank + 2 states); and, with the channels filled
-    up to a multiple of 16: dt_weight (4, rank, d); dt_bias, skip (4, d); a (4, states, d), times
-    log2(e); kept (n, 4, chunks or 0, states, d).
+    up to a multiple of 16: dt_weight (4, rank, d); dt_bias (4, d); a (4, states, d), times
+    log2(e); skip (d), summed over directions; kept (n, 4, chunks or 0, states, d).
     """
     length, d = x.shape[1:]
-    rank, padded = dt_weight.shape[1:]
-    states = a.shape[1]
+    states, padded = a.shape[1:]
+    rank = dt_weight.shape[1]
     for i in numba.prange(maps[0], maps[1]):
         state = np.empty((states, padded), x.dtype)
-        delta = np.empty((1, padded), x.dtype)
-        scaled = np.zeros(padded, x.dtype)
-        total = np.zeros(padded, x.dtype)
-        y[i] = 0
+        deltas = np.empty((_CHUNK, padded), x.dtype)
+        scaled = np.empty((_CHUNK, padded), x.dtype)
+        for p in range(length):
+            for block in range(0, d, LANES):
+                value = load(skip, (block,)) * load_first(x, (i, p, block), d - block)
+                store_first(y, (i, p, block), value, d - block)
         for k in range(4):
             state[:] = 0
-            for t in range(length):
-                if kept.shape[2] > 0 and t % _CHUNK == 0:
-                    kept[i, k, t // _CHUNK] = state
-                p = _place(k, t, height, width)
-                _step_sizes(projected, i, p, k, dt_weight, dt_bias, 0, delta)
-                for j in range(d):
-                    value = x[i, p, j]
-                    scaled[j] = delta[0, j] * value
-                    total[j] = skip[k, j] * value
-                # Two states at a time: fewer loops to enter, and their registers still suffice.
-                for s in range(0, states, 2):
-                    b0 = projected[i, p, k, rank + s]
-                    b1 = projected[i, p, k, rank + s + 1]
-                    c0 = projected[i, p, k, rank + states + s]
-                    c1 = projected[i, p, k, rank + states + s + 1]
-                    for j in range(padded):
-                        h0 = _exp2(delta[0, j] * a[k, s, j]) * state[s, j] + scaled[j] * b0
-                        h1 = _exp2(delta[0, j] * a[k, s + 1, j]) * state[s + 1, j] + scaled[j] * b1
-                        state[s, j] = h0
-                        state[s + 1, j] = h1
-                        total[j] += h0 * c0 + h1 * c1
-                for j in range(d):
-                    y[i, p, j] += total[j]
+            for first in range(0, length, _CHUNK):
+                if kept.shape[2] > 0:
+                    kept[i, k, first // _CHUNK] = state
+                steps = min(_CHUNK, length - first)
+                _gather(
+                    x, projected, dt_weight, dt_bias, i, k, first, steps, height, width,
+                    deltas, scaled,
+                )  # fmt: skip
+                for t in range(steps):
+                    p = _place(k, first + t, height, width)
+                    for block in range(0, d, LANES):
+                        delta = load(deltas, (t, block))
+                        inflow = load(scaled, (t, block))
+                        # Two sums, so that one need not wait for the other.
+                        even = load_first(y, (i, p, block), d - block)
+                        odd = fill(x.dtype.type(0.0))
+                        for s in range(0, states, 2):
+                            decay = exp2(delta * load(a, (k, s, block)))
+                            h = inflow * repeat(projected, (i, p, k, rank + s)) + decay * load(
+                                state, (s, block)
+                            )
+                            store(state, (s, block), h)
+                            even = even + h * repeat(projected, (i, p, k, rank + states + s))
+                            decay = exp2(delta * load(a, (k, s + 1, block)))
+                            h = inflow * repeat(projected, (i, p, k, rank + s + 1))
+                            h = h + decay * load(state, (s + 1, block))
+                            store(state, (s + 1, block), h)
+                            odd = odd + h * repeat(projected, (i, p, k, rank + states + s + 1))
+                        store_first(y, (i, p, block), even + odd, d - block)
 
 
 def _backward(  # type: ignore[no-untyped-def]
@@ -192,74 +145,82 @@ def _backward(  # type: ignore[no-untyped-def]
     states = a.shape[1]
     ln_2 = x.dtype.type(0.6931471805599453)
     log2_e = x.dtype.type(_LOG2_E)
-    one = x.dtype.type(1.0)
     for i in numba.prange(maps[0], maps[1]):
         after = np.empty((_CHUNK + 1, states, padded), x.dtype)  # the state before each step
-        decay = np.empty((_CHUNK, states, padded), x.dtype)
+        decays = np.empty((_CHUNK, states, padded), x.dtype)
         deltas = np.empty((_CHUNK, padded), x.dtype)
-        scaled = np.zeros((_CHUNK, padded), x.dtype)
-        flow = np.zeros(padded, x.dtype)
+        scaled = np.empty((_CHUNK, padded), x.dtype)
         grad_state = np.empty((states, padded), x.dtype)
-        grad_delta = np.empty(padded, x.dtype)
-        grad_scaled = np.empty(padded, x.dtype)
-        grad_x[i] = 0
+        # grad_projected before its sum over channels
+        lanes = np.empty((rank + 2 * states, LANES), x.dtype)
+        for p in range(length):
+            for block in range(0, d, LANES):
+                flow = load_first(grad_y, (i, p, block), d - block)
+                store_first(grad_x, (i, p, block), flow * load(skip, (block,)), d - block)
+                flow = flow * load_first(x, (i, p, block), d - block)
+                store(grad_skip, (i, block), load(grad_skip, (i, block)) + flow)
         for k in range(4):
             grad_state[:] = 0
             for chunk in range(kept.shape[2] - 1, -1, -1):
                 first = chunk * _CHUNK
                 steps = min(_CHUNK, length - first)
+                _gather(
+                    x, projected, dt_weight, dt_bias, i, k, first, steps, height, width,
+                    deltas, scaled,
+                )  # fmt: skip
                 after[0] = kept[i, k, chunk]
                 for t in range(steps):
                     p = _place(k, first + t, height, width)
-                    _step_sizes(projected, i, p, k, dt_weight, dt_bias, t, deltas)
-                    for j in range(d):
-                        scaled[t, j] = deltas[t, j] * x[i, p, j]
-                    for s in range(states):
-                        b = projected[i, p, k, rank + s]
-                        for j in range(padded):
-                            factor = _exp2(deltas[t, j] * a[k, s, j])
-                            decay[t, s, j] = factor
-                            after[t + 1, s, j] = factor * after[t, s, j] + scaled[t, j] * b
+                    for block in range(0, d, LANES):
+                        delta = load(deltas, (t, block))
+                        inflow = load(scaled, (t, block))
+                        for s in range(states):
+                            decay = exp2(delta * load(a, (k, s, block)))
+                            store(decays, (t, s, block), decay)
+                            h = inflow * repeat(projected, (i, p, k, rank + s)) + decay * load(
+                                after, (t, s, block)
+                            )
+                            store(after, (t + 1, s, block), h)
                 for t in range(steps - 1, -1, -1):
                     p = _place(k, first + t, height, width)
-                    for j in range(d):
-                        flow[j] = grad_y[i, p, j]
-                    grad_delta[:] = 0
-                    grad_scaled[:] = 0
-                    for s in range(states):
-                        b = projected[i, p, k, rank + s]
-                        c = projected[i, p, k, rank + states + s]
-                        grad_b = x.dtype.type(0.0)
-                        grad_c = x.dtype.type(0.0)
-                        for j in range(padded):
-                            h = after[t + 1, s, j]
-                            grad_h = grad_state[s, j] + flow[j] * c
-                            grad_c += flow[j] * h
-                            grad_b += grad_h * scaled[t, j]
-                            grad_scaled[j] += grad_h * b
+                    lanes[:] = 0
+                    for block in range(0, d, LANES):
+                        flow = load_first(grad_y, (i, p, block), d - block)
+                        delta = load(deltas, (t, block))
+                        inflow = load(scaled, (t, block))
+                        grad_delta = fill(x.dtype.type(0.0))
+                        grad_inflow = fill(x.dtype.type(0.0))
+                        for s in range(states):
+                            b = repeat(projected, (i, p, k, rank + s))
+                            h = load(after, (t + 1, s, block))
+                            grad_h = load(grad_state, (s, block))
+                            grad_h = grad_h + flow * repeat(projected, (i, p, k, rank + states + s))
+                            of_b, of_c = (rank + s, 0), (rank + states + s, 0)
+                            store(lanes, of_b, load(lanes, of_b) + grad_h * inflow)
+                            store(lanes, of_c, load(lanes, of_c) + flow * h)
+                            grad_inflow = grad_inflow + grad_h * b
                             # d h / d (delta a) is the decayed state: h minus what came in
-                            through = grad_h * (h - scaled[t, j] * b)
-                            grad_delta[j] += through * a[k, s, j]
-                            grad_a[i, k, s, j] += through * deltas[t, j]
-                            grad_state[s, j] = grad_h * decay[t, s, j]
-                        grad_projected[i, p, k, rank + s] = grad_b
-                        grad_projected[i, p, k, rank + states + s] = grad_c
-                    for j in range(d):
-                        value = x[i, p, j]
-                        grad_x[i, p, j] += flow[j] * skip[k, j] + grad_scaled[j] * deltas[t, j]
-                        grad_skip[i, k, j] += flow[j] * value
+                            through = grad_h * (h - inflow * b)
+                            grad_delta = grad_delta + through * load(a, (k, s, block))
+                            into = load(grad_a, (i, k, s, block)) + through * delta
+                            store(grad_a, (i, k, s, block), into)
+                            store(grad_state, (s, block), grad_h * load(decays, (t, s, block)))
+                        into_x = load_first(grad_x, (i, p, block), d - block) + grad_inflow * delta
+                        store_first(grad_x, (i, p, block), into_x, d - block)
                         # a carries log2(e); softplus' = 1 - exp(-delta)
-                        whole = grad_delta[j] * ln_2 + grad_scaled[j] * value
-                        grad_raw = whole * (one - _exp2(-deltas[t, j] * log2_e))
-                        grad_delta[j] = grad_raw
-                        grad_dt_bias[i, k, j] += grad_raw
-                    for r in range(rank):
-                        low_rank = projected[i, p, k, r]
-                        total = x.dtype.type(0.0)
-                        for j in range(d):
-                            total += grad_delta[j] * dt_weight[k, r, j]
-                            grad_dt_weight[i, k, r, j] += grad_delta[j] * low_rank
-                        grad_projected[i, p, k, r] = total
+                        value = load_first(x, (i, p, block), d - block)
+                        whole = grad_delta * fill(ln_2) + grad_inflow * value
+                        grad_raw = whole - whole * exp2(delta * fill(-log2_e))
+                        slot = (i, k, block)
+                        store(grad_dt_bias, slot, load(grad_dt_bias, slot) + grad_raw)
+                        for r in range(rank):
+                            into = load(grad_dt_weight, (i, k, r, block))
+                            into = into + grad_raw * repeat(projected, (i, p, k, r))
+                            store(grad_dt_weight, (i, k, r, block), into)
+                            into = load(lanes, (r, 0)) + grad_raw * load(dt_weight, (k, r, block))
+                            store(lanes, (r, 0), into)
+                    for column in range(len(lanes)):
+                        grad_projected[i, p, k, column] = total(load(lanes, (column, 0)))
 
 
 @cache
@@ -317,7 +278,7 @@ def _run(function: Callable[..., None], n: int, *arguments: Any) -> None:
 
 def _filled(parameter: Tensor) -> Tensor:
     """Fill the channels, the last axis, up to a multiple of the vector length with zeros."""
-    return functional.pad(parameter, (0, -parameter.shape[-1] % _LANES))
+    return functional.pad(parameter, (0, -parameter.shape[-1] % LANES))
 
 
 def _array(tensor: Tensor, dtype: torch.dtype) -> Any:
@@ -336,7 +297,7 @@ class _NumbaScan(torch.autograd.Function):
             _array(_filled(dt_weight.transpose(1, 2)), dtype),
             _array(_filled(dt_bias), dtype),
             _array(_filled(-_LOG2_E * torch.exp(a_log.detach().to(dtype)).transpose(1, 2)), dtype),
-            _array(_filled(skip), dtype),
+            _array(_filled(skip.detach().to(dtype).sum(0)), dtype),
         )
         trains = any(ctx.needs_input_grad)
         chunks = -(-height * width // _CHUNK) if trains else 0
@@ -378,7 +339,7 @@ class _NumbaScan(torch.autograd.Function):
             grad_dt_weight.transpose(1, 2),
             grad_dt_bias,
             grad_a_log,
-            grad_skip,
+            grad_skip.expand(4, -1),
         )
         return tuple(g.to(p.dtype) for g, p in zip(results, ctx.saved_tensors, strict=True))
 
