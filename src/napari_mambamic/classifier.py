@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_mambamic.devices import DeviceChoice, choose_device
+from napari_mambamic.devices import DeviceChoice, choose_device, choose_precision
 from napari_mambamic.errors import DeviceError, ImageError, WeightsError
 from napari_mambamic.networks.lean import lean_copy
 from napari_mambamic.patches import prepare_patches
@@ -45,13 +45,19 @@ class Prediction:
 class TileClassifier:
     """Classifies patches with one set of weights on one device.
 
-    Made by `load_classifier`.
+    Made by `load_classifier`.  Its ``precision`` is "float32" or "bfloat16".
     """
 
-    def __init__(self, network: StagedNetwork, manifest: Manifest, device: DeviceChoice) -> None:
+    def __init__(
+        self,
+        network: StagedNetwork,
+        manifest: Manifest,
+        device: DeviceChoice,
+    ) -> None:
         self.network: Any = lean_copy(network).to(device.device)
         self.manifest = manifest
         self.device = device
+        self.precision = "float32"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,13 +80,39 @@ class TileClassifier:
 
     @torch.inference_mode()
     def predict_prepared(self, patches: NDArray[np.float32]) -> Prediction:
-        """Classify what `prepare_patches` made: (n, channel, patch_size, patch_size) float32."""
+        """Classify what `prepare_patches` made: (n, channel, patch_size, patch_size) float32.
+
+        Raises
+        ------
+        DeviceError
+            The GPU has not enough memory for one patch.  (A batch that is too large is halved.)
+        """
         if not len(patches):
             raise ImageError("There are no patches: give at least one.")
-        batch = torch.from_numpy(patches).to(self.device.device)
-        embeddings = self.network.embed(batch)
-        logits: Tensor = self.network.head(embeddings)
+        try:
+            embeddings, logits = self._forward(torch.from_numpy(patches))
+        except torch.OutOfMemoryError as error:
+            if len(patches) == 1:
+                raise DeviceError(
+                    f"The memory of {self.device.reason} does not suffice for one patch of "
+                    f"{patches.shape[-1]} px. Close other programs that use it, or choose the CPU."
+                ) from error
+            half = len(patches) // 2
+            parts = [self.predict_prepared(part) for part in (patches[:half], patches[half:])]
+            return Prediction(
+                *(
+                    np.concatenate([getattr(part, name) for part in parts])
+                    for name in ("logits", "probabilities", "embeddings")
+                )
+            )
         return Prediction(*(_numpy(t) for t in (logits, logits.softmax(dim=1), embeddings)))
+
+    def _forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        device = self.device.device
+        lowered = self.precision == "bfloat16"
+        with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
+            embeddings = self.network.embed(patches.to(device))
+        return embeddings.float(), self.network.head(embeddings.float())
 
     def batch_size(self) -> int:
         """Patches per batch that keep the device busy: 32 of 64 px on a CPU, 512 on a GPU."""
@@ -117,7 +149,7 @@ def load_classifier(
     device : str
         "auto", "cuda", "cuda:1", "mps" or "cpu".
     precision : str
-        "auto" or "float32".
+        "auto" (bfloat16 on CUDA GPUs that have it), "float32" or "bfloat16".
 
     Raises
     ------
@@ -126,15 +158,15 @@ def load_classifier(
     DeviceError
         The device is not there.
     """
-    if precision not in ("auto", "float32"):
-        raise DeviceError(f"There is no precision {precision!r}. Choose auto or float32.")
     choice = choose_device(device)
+    precision = choose_precision(precision, choice.device)
     network, manifest, self_test = load_network(locate_weights(weights))
     classifier = TileClassifier(network, manifest, choice)
     if self_test:
         classifier.self_test(
             self_test[SELF_TEST_PATCH].numpy(), self_test[SELF_TEST_LOGITS].numpy()
         )
+    classifier.precision = precision
     return classifier
 
 

@@ -280,6 +280,7 @@ def provenance_of(
             "credit": manifest.credit,
         },
         "device": classifier.device.reason,
+        "precision": classifier.precision,
         "settings": settings,
     }
 

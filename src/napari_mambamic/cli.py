@@ -69,9 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     bench = commands.add_parser("bench", help="measure the speed against the published layout")
-    bench.add_argument("--network", default="mambamic-t")
+    bench.add_argument("--networks", nargs="+", default=["mambamic-t"], metavar="NAME")
     bench.add_argument("--patch-size", type=int, default=224, metavar="PX")
-    bench.add_argument("--batch-size", type=int, default=8)
+    bench.add_argument("--batch-size", type=int, metavar="N", help="8 on a CPU, 256 on a GPU")
+    bench.add_argument(
+        "--parts",
+        nargs="+",
+        default=["forward", "batches", "training", "memory"],
+        choices=["forward", "batches", "training", "memory"],
+    )
     bench.add_argument("--device", default="auto")
     bench.add_argument("--json", type=Path, metavar="FILE")
     bench.set_defaults(run=_bench)
@@ -169,10 +175,11 @@ def _bench(options: argparse.Namespace) -> None:
     from napari_mambamic.bench import measure, table
 
     report = measure(
-        network_name=options.network,
+        networks=options.networks,
         patch_size=options.patch_size,
         batch_size=options.batch_size,
         device=options.device,
+        parts=options.parts,
     )
     print(table(report))
     if options.json:

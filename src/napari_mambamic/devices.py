@@ -14,6 +14,7 @@ import torch
 from napari_mambamic.errors import DeviceError
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,26 @@ def choose_device(name: str = "auto", *, facts: DeviceFacts | None = None) -> De
     return DeviceChoice(
         torch.device("cpu"), threads if kind == "cpu" else f"{threads}: {why_no_cuda(facts)}"
     )
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Choose the precision of a prediction: "float32" or "bfloat16".
+
+    "auto" takes bfloat16 on CUDA GPUs that compute in it (compute capability 8.0 or higher).
+
+    Raises
+    ------
+    DeviceError
+        There is no such precision, or the device does not compute in it.
+    """
+    if name not in PRECISIONS:
+        raise DeviceError(f"There is no precision {name!r}. Choose {' or '.join(PRECISIONS)}.")
+    has_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    if name == "auto":
+        return "bfloat16" if device.type == "cuda" and has_bfloat16 else "float32"
+    if name == "bfloat16" and not has_bfloat16:
+        raise DeviceError("This GPU does not compute in bfloat16. Choose float32 or auto.")
+    return name
 
 
 def describe(facts: DeviceFacts) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import sys
 
 import pytest
 from skimage.io import imsave
@@ -45,16 +47,31 @@ def test_weights_and_doctor_say_what_there_is(capsys):
 
 
 def test_bench_compares_with_the_published_layout(tmp_path, capsys):
-    arguments = ["bench", "--patch-size", "32", "--batch-size", "1", "--device", "cpu"]
+    arguments = ["bench", "--networks", "mambamic-t", "medmamba-t", "--patch-size", "32"]
+    arguments += ["--batch-size", "1", "--device", "cpu", "--parts", "forward"]
     assert main([*arguments, "--json", str(tmp_path / "bench.json")]) == 0
     assert "published layout" in capsys.readouterr().out
     report = json.loads((tmp_path / "bench.json").read_text())
-    baseline, *ours = report["rows"]
-    assert baseline["times_faster"] == 1
-    assert len(ours) == 2
-    for row in ours:
+    assert list(report["networks"]) == ["mambamic-t", "medmamba-t"]
+    for measured in report["networks"].values():
+        baseline, in_torch, in_numba, lowered, without_scan, resnet = measured["forward"]
+        assert baseline["times_faster"] == 1
         # The yardstick computes the same numbers by a longer way.
-        assert row["largest_logit_difference"] < 1e-4
-        assert row["times_faster"] == pytest.approx(
-            baseline["ms_per_image"] / row["ms_per_image"], rel=1e-6
-        )
+        assert in_torch["largest_logit_difference"] < 1e-4
+        assert in_numba["largest_logit_difference"] < 1e-4
+        assert 0 < lowered["largest_logit_difference"] < 0.1
+        assert without_scan["largest_logit_difference"] is None
+        for row in (in_torch, in_numba, lowered, without_scan, resnet):
+            assert row["times_faster"] == pytest.approx(
+                baseline["ms_per_patch"] / row["ms_per_patch"], rel=1e-6
+            )
+
+
+def test_bench_recommends_a_batch_size_and_measures_training_and_memory(capsys):
+    parts = ("batches", "training", "memory")
+    assert main(["bench", "--patch-size", "32", "--device", "cpu", "--parts", *parts]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"Recommended: numba scan, (float32|bfloat16), batches of \d+", said)
+    assert re.search(r"training step, 64 px, batch 32", said)
+    if sys.platform == "linux":
+        assert int(re.search(r"peak memory (\d+) MB", said)[1]) > 0

@@ -75,10 +75,7 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, height, width, channels) to (n, height, width, 2 channels)."""
-        inner = self.norm.normalized_shape[0]
-        values, gate = pointwise(x, self.in_proj).split(inner, dim=-1)
-        values = functional.silu(convolve(values, self.conv))
-        projected = pointwise(values, self.x_proj.flatten(0, 1)).unflatten(-1, (4, -1))
+        values, gate, projected = self.project(x)
         scanned = selective_scan(
             values,
             projected,
@@ -88,6 +85,16 @@ class SS2D(nn.Module):
             self.skip,
             back_end=self.back_end,
         )
+        return self.gated(scanned, gate)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is scanned, what gates the result, and step sizes, B and C of four directions."""
+        values, gate = pointwise(x, self.in_proj).chunk(2, dim=-1)
+        values = functional.silu(convolve(values, self.conv))
+        return values, gate, pointwise(values, self.x_proj.flatten(0, 1)).unflatten(-1, (4, -1))
+
+    def gated(self, scanned: Tensor, gate: Tensor) -> Tensor:
+        """Normalise the scanned map and let the gate through."""
         normed: Tensor = self.norm(scanned)
         return normed * functional.silu(gate)
 
