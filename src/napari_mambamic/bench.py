@@ -314,7 +314,7 @@ def _peak_memory(run: Callable[[], object]) -> int | None:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before = _memory_status("VmRSS")
         run()
-        return _memory_status("VmHWM") - before
+        return max(0, _memory_status("VmHWM") - before)
     except OSError:
         return None
 

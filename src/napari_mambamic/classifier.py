@@ -105,7 +105,8 @@ class TileClassifier:
                     for name in ("logits", "probabilities", "embeddings")
                 )
             )
-        return Prediction(*(_numpy(t) for t in (logits, logits.softmax(dim=1), embeddings)))
+        probabilities = (logits / self.manifest.temperature).softmax(dim=1)
+        return Prediction(*(_numpy(t) for t in (logits, probabilities, embeddings)))
 
     def _forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         device = self.device.device

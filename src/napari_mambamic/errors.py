@@ -40,3 +40,11 @@ class DeviceError(MambamicError):
 
 class ExportError(MambamicError):
     """A file that could not be written."""
+
+
+class SamplesError(MambamicError):
+    """Samples that cannot be read, or that nothing can be learned from."""
+
+
+class TrainingError(MambamicError):
+    """A training run that cannot start or go on."""

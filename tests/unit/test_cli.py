@@ -74,4 +74,4 @@ def test_bench_recommends_a_batch_size_and_measures_training_and_memory(capsys):
     assert re.search(r"Recommended: numba scan, (float32|bfloat16), batches of \d+", said)
     assert re.search(r"training step, 64 px, batch 32", said)
     if sys.platform == "linux":
-        assert int(re.search(r"peak memory (\d+) MB", said)[1]) > 0
+        assert re.search(r"batch 64: peak memory \d+ MB", said)

@@ -41,6 +41,8 @@ class Manifest:
     published_filter : bool
         Whether a MambaMIC network exchanges height and width in its filters, as in the code that
         was released with the paper: true for weights that were trained with that code.
+    temperature : float
+        That logits are divided by before they become probabilities, fitted on validation samples.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Manifest:
     split: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     published_filter: bool = False
+    temperature: float = 1.0
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest:
@@ -117,6 +120,8 @@ class Manifest:
             )
         if not all(value > 0 for value in self.patch.std):
             wrong.append(f"its standard deviations {list(self.patch.std)} are not all positive")
+        if not self.temperature > 0:
+            wrong.append(f"its temperature {self.temperature} is not positive")
         if min(self.patch.tile_size, self.patch.patch_size) < 1:
             wrong.append("its tile size or patch size is below 1 px")
         if wrong:

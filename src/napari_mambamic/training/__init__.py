@@ -1,0 +1,1 @@
+"""Fine-tuning: samples, splits, augmentation, training, metrics."""

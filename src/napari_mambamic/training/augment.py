@@ -1,0 +1,80 @@
+"""Random changes of training patches, on the device that trains.
+
+What a microscope changes without changing the class: place, turn, mirror image, light, stain,
+noise.  From kornia, except for the jitter of gain and gamma channel by channel, which stands for
+stain and white balance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from napari_mambamic.errors import TrainingError
+
+PRESETS = ("none", "bright-field", "fluorescence", "autoaugment")
+
+
+def make_augmentation(preset: str) -> Callable[[Tensor], Tensor]:
+    """Function from patches (n, channel, y, x) with values 0 to 1 to changed ones of that kind.
+
+    Parameters
+    ----------
+    preset : str
+        "none"; "bright-field": any turn, mirror image, zoom by up to 1.2, shift by up to 8 %,
+        contrast, light, and gain and gamma per channel; "fluorescence": the same places, gain per
+        channel by up to 1.5, offset, and noise; "autoaugment": the ImageNet policy of AutoAugment
+        (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB alone.
+
+    Raises
+    ------
+    TrainingError
+        There is no such preset.
+    """
+    if preset not in PRESETS:
+        raise TrainingError(f"There is no augmentation {preset!r}. Choose {', '.join(PRESETS)}.")
+    if preset == "none":
+        return lambda patches: patches
+    from kornia import augmentation
+
+    if preset == "autoaugment":
+        policy = augmentation.auto.AutoAugment("imagenet")
+        return lambda patches: policy(patches).clamp(0, 1)
+    place = augmentation.AugmentationSequential(
+        augmentation.RandomHorizontalFlip(p=0.5),
+        augmentation.RandomAffine(
+            degrees=180.0,
+            translate=(0.08, 0.08),
+            scale=(1 / 1.2, 1.2),
+            padding_mode="reflection",
+            p=1.0,
+        ),
+    )
+    if preset == "bright-field":
+        return lambda patches: jitter_stain(place(patches))
+    noise = augmentation.RandomGaussianNoise(mean=0.0, std=0.01, p=0.5)
+    return lambda patches: noise(jitter_gain(place(patches))).clamp(0, 1)
+
+
+def jitter_stain(patches: Tensor) -> Tensor:
+    """Change contrast and light, and gain and gamma of each channel."""
+    mean = patches.mean(dim=(2, 3), keepdim=True)
+    patches = (patches - mean) * _around_one(patches, 0.15, 1) + mean
+    channels = patches.shape[1]
+    gains = _around_one(patches, 0.12, 1) * _around_one(patches, 0.05, channels)
+    gamma = _around_one(patches, 0.15, channels)
+    return (patches.clamp(1e-3, 1) ** gamma * gains).clamp(0, 1)
+
+
+def jitter_gain(patches: Tensor) -> Tensor:
+    """Change gain and offset of each channel."""
+    gains = 1.5 ** (_around_one(patches, 1.0, patches.shape[1]) - 1)
+    offsets = (_around_one(patches, 0.02, patches.shape[1]) - 1) * patches.amax((2, 3), True)
+    return patches * gains + offsets
+
+
+def _around_one(patches: Tensor, strength: float, channels: int) -> Tensor:
+    shape = (len(patches), channels, 1, 1)
+    return 1 + (torch.rand(shape, device=patches.device) * 2 - 1) * strength
