@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--patch-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--balance", default="root")
+    parser.add_argument("--zoom", type=float, default=1.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, required=True)
@@ -93,6 +94,7 @@ def main() -> None:
         patch_size=options.patch_size,
         batch_size=options.batch_size,
         balance=options.balance,
+        zoom=options.zoom,
         seed=options.seed,
         choose_best=False,
         validation_share=0.15,

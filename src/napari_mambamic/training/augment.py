@@ -17,16 +17,18 @@ from napari_mambamic.errors import TrainingError
 PRESETS = ("none", "bright-field", "fluorescence", "autoaugment")
 
 
-def make_augmentation(preset: str) -> Callable[[Tensor], Tensor]:
+def make_augmentation(preset: str, *, zoom: float = 1.2) -> Callable[[Tensor], Tensor]:
     """Function from patches (n, channel, y, x) with values 0 to 1 to changed ones of that kind.
 
     Parameters
     ----------
     preset : str
-        "none"; "bright-field": any turn, mirror image, zoom by up to 1.2, shift by up to 8 %,
-        contrast, light, and gain and gamma per channel; "fluorescence": the same places, gain per
+        "none"; "bright-field": any turn, mirror image, zoom, shift by up to 8 %, contrast, light,
+        and gain and gamma per channel; "fluorescence": the same places, gain per
         channel by up to 1.5, offset, and noise; "autoaugment": the ImageNet policy of AutoAugment
         (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB alone.
+    zoom : float
+        Largest zoom, in and out.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def make_augmentation(preset: str) -> Callable[[Tensor], Tensor]:
         augmentation.RandomAffine(
             degrees=180.0,
             translate=(0.08, 0.08),
-            scale=(1 / 1.2, 1.2),
+            scale=(1 / zoom, zoom),
             padding_mode="reflection",
             p=1.0,
         ),

@@ -80,6 +80,8 @@ class TrainConfig:
         or "full" (inverse frequency).
     augmentation : str
         A preset of `make_augmentation`, or "auto": bright-field for RGB, else fluorescence.
+    zoom : float
+        Largest zoom of the augmentation; 1 where the size tells classes apart.
     patience : int, optional
         Stop after so many epochs without a better validation.
     choose_best : bool
@@ -105,6 +107,7 @@ class TrainConfig:
     averaging: float = 0.998
     balance: Literal["none", "root", "full"] = "root"
     augmentation: str = "auto"
+    zoom: float = 1.2
     patience: int | None = None
     choose_best: bool = True
     validation_share: float = 0.2
@@ -332,7 +335,7 @@ class _Run:
         if preset == "auto":
             preset = "bright-field" if samples.channels == _RGB else "fluorescence"
         self.augmentation = preset
-        self.augment = make_augmentation(preset)
+        self.augment = make_augmentation(preset, zoom=config.zoom)
         rate = config.learning_rate or (2e-3 if start is None else 5e-4)
         kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
         self.optimiser = kind(_decayed(self.network, config.weight_decay), lr=rate)
