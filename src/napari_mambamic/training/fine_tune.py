@@ -11,6 +11,8 @@ import json
 import math
 import pickle
 import time
+import warnings
+import zipfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -657,6 +659,8 @@ class _Run:
         if not path.exists():
             return
         try:
+            if not zipfile.is_zipfile(path):  # what torch writes; of anything else it makes guesses
+                raise EOFError("it is damaged")
             state = torch.load(path, map_location=self.device, weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
             raise TrainingError(
@@ -715,12 +719,17 @@ def fit_linear(
 
     Of two classes, each gets a row as well.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    mean, std = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-6
+    # One scale for all dimensions: divided by its own deviation, a dimension that hardly varies
+    # here would decide about patches that are a little different.
+    mean, std = embeddings.mean(axis=0), float(embeddings.std(axis=0).mean()) + 1e-12
     weights = None if class_weights is None else dict(enumerate(class_weights.tolist()))
-    model = LogisticRegression(C=0.1, max_iter=500, class_weight=weights)
-    model.fit((embeddings - mean) / std, labels)
+    model = LogisticRegression(C=1.0, max_iter=200, class_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps are near enough
+        model.fit((embeddings - mean) / std, labels)
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
