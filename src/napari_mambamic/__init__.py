@@ -30,36 +30,64 @@ if TYPE_CHECKING:
     from napari_mambamic.tiling import plan_tiles as plan_tiles
     from napari_mambamic.tiling import tiles_at_points as tiles_at_points
     from napari_mambamic.tiling import tiles_of_objects as tiles_of_objects
+    from napari_mambamic.training.datasets import samples_from_boxes as samples_from_boxes
+    from napari_mambamic.training.datasets import samples_from_csv as samples_from_csv
+    from napari_mambamic.training.datasets import samples_from_folder as samples_from_folder
+    from napari_mambamic.training.datasets import samples_from_npz as samples_from_npz
+    from napari_mambamic.training.datasets import samples_from_points as samples_from_points
+    from napari_mambamic.training.fine_tune import Checkpoint as Checkpoint
+    from napari_mambamic.training.fine_tune import TrainConfig as TrainConfig
+    from napari_mambamic.training.fine_tune import fine_tune as fine_tune
+    from napari_mambamic.training.fine_tune import iter_fine_tune as iter_fine_tune
+    from napari_mambamic.training.report import write_report as write_report
+    from napari_mambamic.training.samples import Samples as Samples
+    from napari_mambamic.training.samples import join_samples as join_samples
+    from napari_mambamic.training.samples import samples_from_arrays as samples_from_arrays
+    from napari_mambamic.training.samples import samples_from_image as samples_from_image
     from napari_mambamic.weights.manifest import Manifest as Manifest
     from napari_mambamic.weights.published import import_published as import_published
     from napari_mambamic.weights.store import fetch_weights as fetch_weights
     from napari_mambamic.weights.store import list_weights as list_weights
 
 _HOMES = {
-    "Manifest": "weights.manifest",
+    "Checkpoint": "training.fine_tune",
     "MambamicError": "errors",
+    "Manifest": "weights.manifest",
     "PatchSpec": "patches",
     "Prediction": "classifier",
     "Progress": "progress",
+    "Samples": "training.samples",
     "Tile": "tiling",
     "TileClassifier": "classifier",
     "TileGrid": "tiling",
     "TileResults": "results",
+    "TrainConfig": "training.fine_tune",
     "as_image": "image",
     "build_network": "networks",
     "classify_image": "classify",
     "classify_layer": "_napari.classify_layer",
     "classify_objects": "classify",
     "fetch_weights": "weights.store",
+    "fine_tune": "training.fine_tune",
     "import_published": "weights.published",
     "iter_classify": "classify",
+    "iter_fine_tune": "training.fine_tune",
+    "join_samples": "training.samples",
     "list_networks": "networks",
     "list_weights": "weights.store",
     "load_classifier": "classifier",
     "plan_tiles": "tiling",
     "read_patches": "patches",
+    "samples_from_arrays": "training.samples",
+    "samples_from_boxes": "training.datasets",
+    "samples_from_csv": "training.datasets",
+    "samples_from_folder": "training.datasets",
+    "samples_from_image": "training.samples",
+    "samples_from_npz": "training.datasets",
+    "samples_from_points": "training.datasets",
     "tiles_at_points": "tiling",
     "tiles_of_objects": "tiling",
+    "write_report": "training.report",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,4 +1,4 @@
-"""The command line: ``mambamic demo | classify | weights | doctor | bench``."""
+"""The command line: ``mambamic demo | classify | train | weights | doctor | bench``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,28 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--overlap", type=int, default=0, metavar="PX")
     classify.add_argument("--skip-background", action="store_true")
     classify.set_defaults(run=_classify)
+
+    train = commands.add_parser("train", help="train on samples, and save the weights")
+    train.add_argument(
+        "samples",
+        type=Path,
+        metavar="SAMPLES",
+        help="a folder of class folders, a .csv or .npz file, or a folder with VOC .xml boxes",
+    )
+    train.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.safetensors")
+    train.add_argument("--start", default="default", help="weights to start from, or 'scratch'")
+    train.add_argument("--mode", choices=["head", "last stage", "all"], default="all")
+    train.add_argument("--network", default="mambamic-t", help="from scratch alone")
+    train.add_argument("--recipe", choices=["default", "published"], default="default")
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--batch-size", type=int)
+    train.add_argument("--patch-size", type=int, metavar="PX")
+    train.add_argument("--tile-size", type=int, metavar="PX")
+    train.add_argument("--test-share", type=float, metavar="SHARE")
+    train.add_argument("--seed", type=int)
+    train.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    train.add_argument("--folder", type=Path, help="keep the state there, and go on from it")
+    train.set_defaults(run=_train)
 
     weights = commands.add_parser("weights", help="list the registered weights, or import some")
     weights.set_defaults(run=_weights)
@@ -122,6 +144,43 @@ def _classify(options: argparse.Namespace) -> None:
         )
         print(f"{path} -> {results.to_csv(options.out / f'{path.stem}.classes.csv')}")
         print(_counts(results))
+
+
+def _train(options: argparse.Namespace) -> None:
+    from napari_mambamic.training.datasets import samples_from_path
+    from napari_mambamic.training.fine_tune import TrainConfig, TrainProgress, fine_tune
+    from napari_mambamic.training.report import write_report
+
+    if not options.out.parent.is_dir():
+        raise WeightsError(f"There is no folder {options.out.parent}. Create it first.")
+    samples = samples_from_path(options.samples, tile_size=options.tile_size)
+    print(f"{len(samples):,} samples: {', '.join(f'{k} {n}' for k, n in samples.counts.items())}")
+    names = ("mode", "network", "epochs", "batch_size", "patch_size", "test_share", "seed")
+    given = {name: getattr(options, name) for name in (*names, "device")}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    make = TrainConfig.published if options.recipe == "published" else TrainConfig
+
+    def say(progress: TrainProgress) -> None:
+        epoch = progress.history[-1]
+        left = progress.seconds_left or 0.0
+        print(
+            f"epoch {epoch.number}: loss {epoch.loss:.3f}, validation accuracy "
+            f"{epoch.accuracy:.1%}, balanced {epoch.balanced_accuracy:.1%}, {left:.0f} s left",
+            flush=True,
+        )
+
+    checkpoint = fine_tune(
+        samples,
+        start=None if options.start == "scratch" else options.start,
+        config=make(**chosen),
+        folder=options.folder,
+        on_epoch=say,
+    )
+    path = checkpoint.save(options.out)
+    report = write_report(checkpoint.report, path.with_suffix(".html"), samples=samples)
+    figures = checkpoint.report["validation"]
+    print(f"validation: accuracy {figures['overall_accuracy']:.1%}, balanced ", end="")
+    print(f"{figures['balanced_accuracy']:.1%} -> {path}, {report}")
 
 
 def _weights(_: argparse.Namespace) -> None:

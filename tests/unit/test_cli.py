@@ -75,3 +75,27 @@ def test_bench_recommends_a_batch_size_and_measures_training_and_memory(capsys):
     assert re.search(r"training step, 64 px, batch 32", said)
     if sys.platform == "linux":
         assert re.search(r"batch 64: peak memory \d+ MB", said)
+
+
+def test_train_reads_class_folders_and_saves_weights_that_classify(cells, tmp_path, capsys):
+    for row, name in ((0, "basophil"), (7, "platelet")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for i, cell in enumerate(cells[row]):
+            imsave(tmp_path / "cells" / name / f"{i}.png", cell)
+    out = tmp_path / "own.safetensors"
+    arguments = ["train", str(tmp_path / "cells"), "--out", str(out), "--mode", "head"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "24 samples: basophil 12, platelet 12" in said
+    assert "validation: accuracy 100.0%" in said
+    page = (tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "Confusion matrix" in page
+    assert "Expected calibration error" in page
+    imsave(tmp_path / "plane.png", cells[7, 0])
+    classify = ["classify", str(tmp_path / "plane.png"), "--weights", str(out)]
+    assert main([*classify, "--out", str(tmp_path), "--device", "cpu"]) == 0
+    assert "platelet        1  100.0%" in capsys.readouterr().out
+    assert main([*arguments[:2], "--out", str(tmp_path / "no" / "w.safetensors")]) == 1
+    assert "There is no folder" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "nothing"), "--out", str(out)]) == 1
+    assert "neither a folder nor" in capsys.readouterr().err

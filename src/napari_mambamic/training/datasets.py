@@ -31,6 +31,22 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LARGEST = 256  # px; larger images are samples of tissue, and networks see 224 px
 
 
+def samples_from_path(path: str | Path, *, tile_size: int | None = None) -> Samples:
+    """Samples from whatever a path leads to: class folders, a table, an array file, or boxes."""
+    source = Path(path)
+    if source.suffix.lower() == ".csv":
+        return samples_from_csv(source, tile_size=tile_size)
+    if source.suffix.lower() == ".npz":
+        return samples_from_npz(source)
+    if not source.is_dir():
+        raise SamplesError(
+            f"{source} is neither a folder nor a .csv or .npz file. Give one that is there."
+        )
+    if next(source.rglob("*.xml"), None) is not None:
+        return samples_from_boxes(source, tile_size=tile_size)
+    return samples_from_folder(source, tile_size=tile_size)
+
+
 def samples_from_folder(
     path: str | Path, *, tile_size: int | None = None, skip_unreadable: bool = False
 ) -> Samples:

@@ -201,7 +201,7 @@ class Checkpoint:
         Without a hash, which it gets when it is saved.
     report : dict
         ``config``, ``split``, ``history``, ``validation`` and ``test`` figures, ``calibration``,
-        and the logits on the validation samples; ready for JSON.
+        and what is predicted for each validation sample; ready for JSON.
     example : ndarray
         A patch (y, x, channel) for the self-test.
     """
@@ -628,6 +628,7 @@ class _Run:
             "validation": figures,
             "calibration": calibration,
             "validation_indices": split.validation.tolist(),
+            "validation_labels": labels.tolist(),
             "validation_predictions": after.argmax(axis=1).tolist(),
             "validation_confidences": [round(float(v), 4) for v in after.max(axis=1)],
         }

@@ -1,0 +1,238 @@
+"""One HTML file that says how weights were made and how good they are."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.io import imsave
+
+from napari_mambamic.atomic import written_atomically
+from napari_mambamic.training.samples import Samples
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem }
+td, th { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left }
+.confusion td { text-align: center; border: 1px solid #fff; min-width: 2.2rem }
+figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top }
+figcaption { font-size: 12px; max-width: 9rem; color: #555 }
+svg { background: #fafafa } img { image-rendering: pixelated; width: 96px }
+"""
+_COLOURS = ("#3b6fb6", "#d1603d", "#4a9a5b")
+_MOST_ERRORS = 48
+
+
+def write_report(
+    report: dict[str, Any], path: str | os.PathLike[str], *, samples: Samples | None = None
+) -> Path:
+    """Write the report of a checkpoint as one HTML file that needs nothing else.
+
+    Parameters
+    ----------
+    report : dict
+        Of `Checkpoint`.
+    path : path
+    samples : Samples, optional
+        Those of the run: the validation samples that are told wrong are then shown.
+    """
+    names = report["class_names"]
+    parts = [
+        f"<h1>Training report</h1><p>{escape(_headline(report))}</p>",
+        *(_figures(report[part], part) for part in ("validation", "test") if part in report),
+        "<h2>Confusion matrix (validation)</h2><p>Rows: true class. Columns: predicted.</p>",
+        _confusion(np.array(report["validation"]["confusion_matrix"]), names),
+        "<h2>Curves</h2>",
+        _curves(report["history"]),
+        "<h2>Calibration</h2>",
+        _calibration(report["calibration"]),
+        "<h2>Data and split</h2>",
+        f"<p>{escape(report['split']['method'])}</p>",
+        _table(
+            ["class", *report["split"]["counts"]],
+            [[n, *c] for n, *c in zip(names, *report["split"]["counts"].values(), strict=True)],
+        ),
+        "<h2>Settings</h2>",
+        _table(["setting", "value"], [[k, str(v)] for k, v in _settings(report).items()]),
+    ]
+    if samples is not None:
+        parts += ["<h2>Validation samples that are told wrong</h2>", _errors(report, samples)]
+    page = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Training report</title>"
+        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+    )
+    with written_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def wrong_samples(report: dict[str, Any]) -> list[tuple[int, int, int, float]]:
+    """(sample, true class, predicted class, confidence) of errors, the most confident first."""
+    figures = zip(
+        report["validation_indices"],
+        report["validation_labels"],
+        report["validation_predictions"],
+        report["validation_confidences"],
+        strict=True,
+    )
+    return sorted((f for f in figures if f[1] != f[2]), key=lambda f: -f[3])
+
+
+def _headline(report: dict[str, Any]) -> str:
+    figures = report["validation"]
+    low, high = figures["intervals"]["overall_accuracy"]
+    return (
+        f"{figures['overall_accuracy']:.1%} of {figures['n']} validation samples are told right "
+        f"(95 % interval {low:.1%} to {high:.1%}); mean over classes "
+        f"{figures['balanced_accuracy']:.1%}. Trained for {report['seconds'] / 60:.1f} minutes on "
+        f"{report['device']}."
+    )
+
+
+def _settings(report: dict[str, Any]) -> dict[str, Any]:
+    return {"start": report["start"] or "from scratch", **report["config"]} | {
+        "notes": "; ".join(report["notes"]) or "none"
+    }
+
+
+def _figures(figures: dict[str, Any], part: str) -> str:
+    columns = ("precision", "sensitivity", "specificity", "f1", "auc")
+    rows = [
+        [name, row["n"], *(_percent(row[column]) for column in columns)]
+        for name, row in figures["per_class"].items()
+    ]
+    means = [_percent(figures.get(column)) for column in columns]
+    rows.append(["mean over classes", figures["n"], *means])
+    overall = figures["overall_accuracy"]
+    return f"<h2>Figures ({part})</h2><p>Overall accuracy {overall:.2%}.</p>" + _table(
+        ["class", "samples", *columns], rows
+    )
+
+
+def _confusion(matrix: NDArray[Any], names: Sequence[str]) -> str:
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *names))
+    rows = ""
+    for name, counts, row in zip(names, matrix, shares, strict=True):
+        cells = "".join(
+            f"<td style='background: rgba(59,111,182,{share:.2f});"
+            f"color: {'#fff' if share > 0.6 else '#222'}'>{count}</td>"
+            for count, share in zip(counts, row, strict=True)
+        )
+        rows += f"<tr><td>{escape(name)}</td>{cells}</tr>"
+    return f"<table class='confusion'><tr>{head}</tr>{rows}</table>"
+
+
+def _curves(history: Sequence[dict[str, Any]]) -> str:
+    epochs = [epoch["number"] for epoch in history]
+    losses = {
+        "training loss": [epoch["loss"] for epoch in history],
+        "validation loss": [epoch["validation_loss"] for epoch in history],
+    }
+    accuracies = {
+        "accuracy": [epoch["accuracy"] for epoch in history],
+        "balanced accuracy": [epoch["balanced_accuracy"] for epoch in history],
+    }
+    return _chart(epochs, losses, "epoch") + _chart(epochs, accuracies, "epoch", top=1.0)
+
+
+def _calibration(calibration: dict[str, Any]) -> str:
+    before, after = calibration["before"], calibration["after"]
+    chart = _chart(
+        after["confidence"],
+        {"accuracy in each bin of confidence": after["accuracy"]},
+        "confidence",
+        top=1.0,
+        diagonal=True,
+    )
+    return (
+        f"<p>Logits are divided by a temperature of {calibration['temperature']:.2f}, fitted on "
+        f"the validation samples. Expected calibration error there: "
+        f"{before['expected_calibration_error']:.3f} before, "
+        f"{after['expected_calibration_error']:.3f} after.</p>{chart}"
+    )
+
+
+def _errors(report: dict[str, Any], samples: Samples) -> str:
+    names = report["class_names"]
+    shown = wrong_samples(report)
+    if not shown:
+        return "<p>None.</p>"
+    figures = "".join(
+        f"<figure><img alt='' src='data:image/png;base64,{_png(samples.pixels[index])}'>"
+        f"<figcaption>{escape(names[true])}, told {escape(names[told])} ({confidence:.0%})<br>"
+        f"{escape(samples.name_of(index))}</figcaption></figure>"
+        for index, true, told, confidence in shown[:_MOST_ERRORS]
+    )
+    return f"<p>{len(shown)} in all, the most confident first.</p>{figures}"
+
+
+def _png(pixels: NDArray[Any]) -> str:
+    values = pixels[..., :3].astype(float)
+    if pixels.shape[-1] == 2 or pixels.dtype != np.uint8:
+        low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
+        values = (values - low) / np.maximum(high - low, 1e-12) * 255
+    if values.shape[-1] != 3:
+        values = values[..., :1].repeat(3, axis=-1)
+    buffer = io.BytesIO()
+    imsave(buffer, values.astype(np.uint8), extension=".png", check_contrast=False)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _chart(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    label: str,
+    *,
+    top: float | None = None,
+    diagonal: bool = False,
+) -> str:
+    """Lines as an SVG of 420 x 260 px."""
+    left, bottom, width, height = 46, 220, 360, 200
+    values = [v for line in lines.values() for v in line if np.isfinite(v)]
+    highest = top or max([*values, 1e-9])
+    first, last = (0.0, 1.0) if diagonal else (min(x), max(x))
+    span = (last - first) or 1.0
+
+    def place(u: float, v: float) -> str:
+        return f"{left + (u - first) / span * width:.1f},{bottom - v / highest * height:.1f}"
+
+    drawn = f"<path d='M{left},{bottom - height} V{bottom} H{left + width}' class='axis'/>"
+    if diagonal:
+        drawn += f"<path d='M{place(0, 0)} L{place(1, 1)}' class='axis'/>"
+    for number, (name, line) in enumerate(lines.items()):
+        colour = _COLOURS[number]
+        points = [place(u, v) for u, v in zip(x, line, strict=True) if np.isfinite(v)]
+        drawn += f"<polyline points='{' '.join(points)}' fill='none' stroke='{colour}'/>"
+        drawn += "".join(
+            f"<circle cx='{p.split(',')[0]}' cy='{p.split(',')[1]}' r='2' fill='{colour}'/>"
+            for p in points
+        )
+        drawn += f"<text x='{left + 8 + 180 * number}' y='14' fill='{colour}'>{name}</text>"
+    drawn += (
+        f"<text x='4' y='{bottom - height + 10}'>{highest:.3g}</text><text x='4' y='{bottom}'>0"
+        f"</text><text x='{left}' y='{bottom + 18}'>{first:g}</text>"
+        f"<text x='{left + width - 20}' y='{bottom + 18}'>{last:g}</text>"
+        f"<text x='{left + width / 2}' y='{bottom + 18}'>{label}</text>"
+    )
+    style = "text { font: 12px system-ui } .axis { stroke: #999; fill: none }"
+    return f"<svg width='420' height='260'><style>{style}</style>{drawn}</svg>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    def row(cells: Sequence[object], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
+
+    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"  # noqa: RUF001
