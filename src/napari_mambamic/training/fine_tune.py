@@ -360,6 +360,8 @@ class _Run:
         config = self.config
         if self.start is not None and not self.step:
             # A head that fits first, or its random gradients would spoil what the start knows.
+            if config.mode == "all":
+                yield from self._adapt()
             embedded = yield from self._predict(self.split.training, "Embedding", embed=True)
             self._set_head(embedded)
         while self.step < self.total:
@@ -396,6 +398,27 @@ class _Run:
             metrics["test"] = _headline(checkpoint.report["test"])
             checkpoint = replace(checkpoint, manifest=replace(checkpoint.manifest, metrics=metrics))
         return checkpoint
+
+    def _adapt(self) -> Generator[TrainProgress, None, None]:
+        """Measure the statistics of BatchNorm anew, on these samples.
+
+        With those of the start, a network sees images of another kind in evaluation quite
+        differently from how it sees them in training.
+        """
+        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean
+        self.network.train()
+        order = np.random.default_rng([self.config.seed]).permutation(self.split.training)
+        for number, first in enumerate(range(0, min(len(order), 2000), 64)):
+            yield self._progress("Adapting")
+            with torch.no_grad(), _seeded(self.config.seed, 0, number):
+                self.network(self._batch(order[first : first + 64])[0])
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        self._averaged().load_state_dict(self.network.state_dict())
 
     def _train_on(self, chosen: NDArray[np.int64]) -> float:
         config = self.config
@@ -727,7 +750,7 @@ def fit_linear(
     # here would decide about patches that are a little different.
     mean, std = embeddings.mean(axis=0), float(embeddings.std(axis=0).mean()) + 1e-12
     weights = None if class_weights is None else dict(enumerate(class_weights.tolist()))
-    model = LogisticRegression(C=1.0, max_iter=200, class_weight=weights)
+    model = LogisticRegression(C=0.1, max_iter=200, class_weight=weights)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 steps are near enough
         model.fit((embeddings - mean) / std, labels)
