@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("--trained-on", default="", metavar="TEXT")
     imported.add_argument("--licence", default="not stated")
     imported.set_defaults(run=_import_weights)
+    fetched = actions.add_parser("fetch", help="download registered weights")
+    fetched.add_argument("names", nargs="+", metavar="NAME")
+    fetched.set_defaults(run=_fetch_weights)
+    added = actions.add_parser("add", help="register .safetensors files with their manifests")
+    added.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of such files")
+    added.set_defaults(run=_add_weights)
 
     doctor = commands.add_parser("doctor", help="tell what this machine would compute on, and why")
     doctor.set_defaults(run=_doctor)
@@ -184,11 +190,12 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _weights(_: argparse.Namespace) -> None:
-    from napari_mambamic.weights.store import list_weights, read_manifest
+    from napari_mambamic.weights.store import is_here, list_weights, read_manifest
 
     for name in list_weights():
         manifest = read_manifest(name)
-        print(f"{name}: {manifest.title} ({manifest.network}, {manifest.licence})")
+        where = "" if is_here(name) else ", to be downloaded"
+        print(f"{name}: {manifest.title} ({manifest.network}, {manifest.licence}{where})")
         print(f"  classes: {', '.join(manifest.class_names)}")
         print(f"  trained on {manifest.training_data}")
         print(f"  scored {json.dumps(dict(manifest.metrics))}")
@@ -221,6 +228,19 @@ def _import_weights(options: argparse.Namespace) -> None:
         licence=options.licence,
     )
     print(f"Registered {manifest.name!r}: {manifest.network}, {len(manifest.class_names)} classes")
+
+
+def _fetch_weights(options: argparse.Namespace) -> None:
+    from napari_mambamic.weights.store import fetch_weights
+
+    for name in options.names:
+        print(fetch_weights(name, on_progress=_print_progress))
+
+
+def _add_weights(options: argparse.Namespace) -> None:
+    from napari_mambamic.weights.store import add_weights
+
+    print(f"Registered {', '.join(add_weights(options.path))}")
 
 
 def _doctor(_: argparse.Namespace) -> None:

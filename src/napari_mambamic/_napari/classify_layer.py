@@ -26,7 +26,13 @@ from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.errors import WeightsError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
-from napari_mambamic.weights.store import locate_weights, read_manifest
+from napari_mambamic.weights.store import (
+    is_here,
+    iter_fetch,
+    list_weights,
+    locate_weights,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     from napari_mambamic.classifier import TileClassifier
@@ -75,6 +81,8 @@ def request_of(
 
 def iter_request(request: Request) -> Generator[Progress, None, TileResults]:
     """Run a request; see `iter_classify`."""
+    if request.weights in list_weights() and not is_here(request.weights):
+        yield from iter_fetch(request.weights)
     yield Progress(0, 0, message="Loading the weights")
     from napari_mambamic.classify import iter_classify
 

@@ -278,6 +278,10 @@ class ClassifyPanel(QScrollArea):
 
     def _show_progress(self, progress: Progress) -> None:
         if progress.results is None:
+            if progress.total:
+                self.progress.setRange(0, progress.total)
+                self.progress.setValue(progress.done)
+                self._say(f"{progress.message}: {progress.fraction:.0%}")
             return
         self.results = progress.results
         self.progress.setRange(0, progress.total)

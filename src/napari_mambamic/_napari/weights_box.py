@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.manifest import Manifest
-from napari_mambamic.weights.store import list_weights, read_manifest
+from napari_mambamic.weights.store import is_here, list_weights, read_manifest
 
 
 class WeightsBox(QWidget):
@@ -74,6 +74,8 @@ class WeightsBox(QWidget):
         try:
             manifest = read_manifest(weights)
             text = f"{manifest.title.split(':')[0]} ({manifest.network})"
+            if weights in list_weights() and not is_here(weights):
+                text += " - to download"
         except MambamicError:
             text = Path(weights).name
         self.names.addItem(text, weights)

@@ -81,23 +81,28 @@ class Manifest:
             raise WeightsError(
                 f"The manifest {path} cannot be read: {error}. Get the weights again."
             ) from error
+        return cls.from_fields(fields, f"The manifest {path}")
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any], where: str) -> Manifest:
+        """Check a manifest that was read from JSON; `where` begins the sentences of errors."""
         try:
+            fields = dict(fields)
             if fields.pop("format") != _FORMAT:
                 raise WeightsError(
-                    f"The manifest {path} is of another format than {_FORMAT}, which this version "
-                    f"reads. Update napari-mambamic."
+                    f"{where} is of another format than {_FORMAT}, which this version reads. "
+                    f"Update napari-mambamic."
                 )
-            patch = fields.pop("patch")
+            patch = dict(fields.pop("patch"))
             for key in ("channels", "mean", "std"):
                 patch[key] = tuple(patch[key])
             fields["class_names"] = tuple(fields["class_names"])
             manifest = cls(patch=PatchSpec(**patch), **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise WeightsError(
-                f"The manifest {path} does not fit: {error}. Get the weights again, or add what "
-                f"is missing."
+                f"{where} does not fit: {error}. Get the weights again, or add what is missing."
             ) from error
-        manifest._check(path)
+        manifest._check(where)
         return manifest
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -108,7 +113,7 @@ class Manifest:
                 encoding="utf-8",
             )
 
-    def _check(self, path: Path) -> None:
+    def _check(self, where: str) -> None:
         wrong = []
         if not self.class_names or len(set(self.class_names)) < len(self.class_names):
             wrong.append(f"its class names {list(self.class_names)} are missing or not distinct")
@@ -125,4 +130,4 @@ class Manifest:
         if min(self.patch.tile_size, self.patch.patch_size) < 1:
             wrong.append("its tile size or patch size is below 1 px")
         if wrong:
-            raise WeightsError(f"The manifest {path} does not fit: {'; '.join(wrong)}. Mend it.")
+            raise WeightsError(f"{where} does not fit: {'; '.join(wrong)}. Mend it.")
