@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_mambamic._napari.classify_layer import classify_layer as classify_layer
+    from napari_mambamic._napari.samples_from_layers import (
+        samples_from_layers as samples_from_layers,
+    )
     from napari_mambamic.classifier import Prediction as Prediction
     from napari_mambamic.classifier import TileClassifier as TileClassifier
     from napari_mambamic.classifier import load_classifier as load_classifier
@@ -83,6 +86,7 @@ _HOMES = {
     "samples_from_csv": "training.datasets",
     "samples_from_folder": "training.datasets",
     "samples_from_image": "training.samples",
+    "samples_from_layers": "_napari.samples_from_layers",
     "samples_from_npz": "training.datasets",
     "samples_from_points": "training.datasets",
     "tiles_at_points": "tiling",

@@ -290,7 +290,7 @@ class ClassifyPanel(QScrollArea):
             left = progress.seconds_left or 0
             self._say(
                 f"{progress.done:,} of {progress.total:,} · {progress.tiles_per_second:,.0f} per "
-                f"second · {_in_words(left)} left"
+                f"second · {in_words(left)} left"
             )
         now = time.perf_counter()
         if now < self._next_update:
@@ -393,10 +393,10 @@ def _findings() -> str:
     return "\n".join(f"{heading}: {finding}" for heading, finding in examine().items())
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Time left, rounded as people say it.
 
-    >>> _in_words(3725)
+    >>> in_words(3725)
     '1 h 2 min'
     """
     if seconds < 60:

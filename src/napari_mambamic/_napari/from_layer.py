@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer, Points
+from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
 
 from napari_mambamic.errors import ImageError, NothingToClassify
@@ -140,13 +140,39 @@ def points_of_layer(
         raise ImageError(
             "There are no points: no Points layer is chosen. Add one and click on the cells."
         )
+    data, on_plane = _on_plane(plane, layer, np.asarray(layer.data).reshape(-1, layer.ndim))
+    numbers = np.flatnonzero(on_plane)
+    if not len(numbers):
+        raise NothingToClassify(
+            f"Points layer {layer.name!r} has no points on this plane. Add points on the cells to "
+            f"classify."
+        )
+    return data[numbers], numbers
+
+
+def vertices_of_layer(plane: LayerPlane, layer: Shapes) -> list[NDArray[np.float64]]:
+    """Vertices (n, 2) of (y, x) in px of an image plane, of each shape of a layer.
+
+    Shapes of other planes have no vertices.
+    """
+    found = []
+    for shape in layer.data:
+        data, on_plane = _on_plane(plane, layer, np.asarray(shape))
+        found.append(data if on_plane.all() else data[:0])
+    return found
+
+
+def _on_plane(
+    plane: LayerPlane, layer: Layer, places: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Places (n, 2) in px of the image, and which of them lie on its plane."""
     ndim = plane.layer.ndim
     if layer.ndim > ndim:
         raise ImageError(
-            f"Points layer {layer.name!r} has {layer.ndim} axes and image {plane.layer.name!r} has "
-            f"{ndim}. Choose points of this image."
+            f"Layer {layer.name!r} has {layer.ndim} axes and image {plane.layer.name!r} has "
+            f"{ndim}. Choose annotations of this image."
         )
-    world = _to_world(layer, np.asarray(layer.data).reshape(-1, layer.ndim))
+    world = _to_world(layer, places)
     padded = np.zeros((len(world), ndim))
     padded[:, ndim - layer.ndim :] = world
     data = _from_world(plane.layer, padded)
@@ -155,13 +181,7 @@ def points_of_layer(
     if leading:
         index = np.array(plane.index[len(plane.index) - leading :])
         on_plane = (np.round(data[:, ndim - 2 - leading : -2]) == index).all(axis=1)
-    numbers = np.flatnonzero(on_plane)
-    if not len(numbers):
-        raise NothingToClassify(
-            f"Points layer {layer.name!r} has no points on this plane. Add points on the cells to "
-            f"classify."
-        )
-    return data[numbers, -2:], numbers
+    return data[:, -2:], on_plane
 
 
 def _leading_index(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:

@@ -70,6 +70,15 @@ class WeightsBox(QWidget):
         self._add(str(path))
         self.names.setCurrentIndex(self.names.count() - 1)
 
+    def choose(self, name: str) -> None:
+        """Choose registered weights, also those that were registered after this list was made."""
+        index = self.names.findData(name)
+        if index < 0:
+            self._add(name)
+            index = self.names.count() - 1
+        self.names.setCurrentIndex(index)
+        self._describe()
+
     def _add(self, weights: str) -> None:
         try:
             manifest = read_manifest(weights)

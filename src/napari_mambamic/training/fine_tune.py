@@ -34,6 +34,7 @@ from napari_mambamic.devices import DeviceChoice, choose_device, choose_precisio
 from napari_mambamic.errors import DeviceError, TrainingError
 from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.networks import build_network
+from napari_mambamic.networks.triton_loading import load_triton
 from napari_mambamic.patches import PatchSpec, prepare_patches
 from napari_mambamic.training.augment import make_augmentation
 from napari_mambamic.training.calibration import fit_temperature, reliability
@@ -202,14 +203,16 @@ class Checkpoint:
     report : dict
         ``config``, ``split``, ``history``, ``validation`` and ``test`` figures, ``calibration``,
         and what is predicted for each validation sample; ready for JSON.
-    example : ndarray
-        A patch (y, x, channel) for the self-test.
+    example, example_logits : ndarray
+        A patch (y, x, channel) and its logits under the weights as they are stored, for the
+        self-test.
     """
 
     network: StagedNetwork
     manifest: Manifest
     report: dict[str, Any]
     example: NDArray[Any]
+    example_logits: NDArray[np.float32]
 
     def save(self, path: str | Path) -> Path:
         """Write weights, manifest and report, none ever half-written.
@@ -221,15 +224,9 @@ class Checkpoint:
             ``.report.json``.
         """
         path = Path(path).with_suffix(".safetensors")
-        patches = prepare_patches(self.example[np.newaxis], self.manifest.patch)
-        stored = deepcopy(self.network).half().float()  # what will be read back
-        manifest = replace(self.manifest, name=path.stem)
-        save_weights(
-            self.network,
-            path,
-            manifest,
-            self_test=(self.example, logits_of(stored, patches)[0]),
-        )
+        title = f"{path.stem}: {self.manifest.title}"
+        manifest = replace(self.manifest, name=path.stem, title=title)
+        save_weights(self.network, path, manifest, self_test=(self.example, self.example_logits))
         with written_atomically(path.with_suffix(".report.json")) as temporary:
             temporary.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
         return path
@@ -339,6 +336,7 @@ class _Run:
         self.augmentation = preset
         self.augment = make_augmentation(preset, zoom=config.zoom)
         rate = config.learning_rate or (2e-3 if start is None else 5e-4)
+        load_triton()  # before torch does, which it does to make an optimiser
         kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
         self.optimiser = kind(_decayed(self.network, config.weight_decay), lr=rate)
         self.rate = rate
@@ -657,7 +655,7 @@ class _Run:
         }
         manifest = Manifest(
             name="trained-here",
-            title=f"Trained here on {len(samples)} samples of {len(samples.class_names)} classes",
+            title=f"trained on {len(samples)} samples of {len(samples.class_names)} classes",
             network=self.origin.network,
             class_names=samples.class_names,
             patch=self.spec,
@@ -669,7 +667,10 @@ class _Run:
             published_filter=self.origin.published_filter,
             temperature=temperature,
         )
-        return Checkpoint(network, manifest, report, samples.pixels[split.validation[0]])
+        example = samples.pixels[split.validation[0]]
+        stored = deepcopy(network).half().float()  # what will be read back
+        example_logits = logits_of(stored, prepare_patches(example[np.newaxis], self.spec))[0]
+        return Checkpoint(network, manifest, report, example, example_logits)
 
     # ---- resuming ---------------------------------------------------------------------------
 

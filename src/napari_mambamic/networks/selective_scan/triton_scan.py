@@ -15,9 +15,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from napari_mambamic.networks.triton_loading import load_triton
+
+load_triton()
+
+import triton  # noqa: E402
+import triton.language as tl  # noqa: E402
 
 _CHUNK = 16  # steps between two kept states
 # Channels per program. Forward: one for each lane of a warp, its 16 states in the lane's registers;

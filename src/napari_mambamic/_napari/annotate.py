@@ -1,0 +1,187 @@
+"""Labelling tiles or objects of an image by clicking and with the keys 1 to 9."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from napari.components import ViewerModel
+from napari.layers import Image, Points
+from platformdirs import user_data_path
+
+from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.to_layers import class_colours
+from napari_mambamic.errors import MambamicError
+from napari_mambamic.tiling import Tile, plan_tiles
+from napari_mambamic.training.annotations import Annotations
+
+HELP = (
+    "Click a tile to give it the chosen class; keys 1-9 give their class to the tile under the "
+    "cursor. 0: no class. u: undo. n: next tile without a class."
+)
+
+
+class Annotator:
+    """A Points layer of square points, one on each labelled tile, and the keys while it is active.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    image : Image
+    tile_size : int
+    class_names : sequence of str
+    tiles : sequence of Tile, optional
+        Those that can be labelled, such as one around each object; by default a grid.
+    on_change : callable, optional
+        Called after each change.
+    journal : path, optional
+        Where the labels are kept; by default in the user's data folder, by image and tile size.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        image: Image,
+        *,
+        tile_size: int,
+        class_names: Sequence[str],
+        tiles: Sequence[Tile] | None = None,
+        on_change: Callable[[], object] | None = None,
+        journal: Path | None = None,
+    ) -> None:
+        self._viewer, self._on_change = viewer, on_change
+        self.image, self.tile_size = image, tile_size
+        self.plane = plane_of_layer(viewer, image)
+        self.tiles = list(
+            plan_tiles(self.plane.image.plane_shape, tile_size=tile_size)
+            if tiles is None
+            else tiles
+        )
+        self._centres = np.array([(t.y, t.x) for t in self.tiles]) + (tile_size - 1) / 2
+        self.annotations = Annotations(journal or journal_of(image, tile_size, self.plane.index))
+        known = list(dict.fromkeys([*class_names, *self.annotations.classes]))
+        self.class_names = known
+        self.current = 0
+        self.layer = Points(
+            np.zeros((0, image.ndim)),
+            name=f"{image.name} annotations",
+            symbol="square",
+            size=tile_size,
+            border_width=0.04,
+            opacity=0.7,
+            scale=image.scale,
+            translate=image.translate,
+            rotate=image.rotate,
+            shear=image.shear,
+            affine=image.affine,
+            units=image.units,
+            axis_labels=image.axis_labels,
+        )
+        self.layer.editable = False
+        for number in range(10):
+            self.layer.bind_key(str(number), self._key(number))
+        self.layer.bind_key("u", self._undo)
+        self.layer.bind_key("n", self._go_to_next)
+        self.layer.mouse_drag_callbacks.append(self._click)
+        viewer.add_layer(self.layer)
+        self._show()
+
+    def set_classes(self, names: Sequence[str]) -> None:
+        """Change the names that the keys give."""
+        self.class_names = list(names)
+        self._show()
+
+    def label(self, index: int, name: str | None) -> None:
+        """Give a tile, by its number in `tiles`, a class, or none."""
+        try:
+            self.annotations.label(self.tiles[index], name)
+        except MambamicError as error:
+            self._viewer.status = str(error)
+        self._show()
+
+    def tile_at(self, world: Sequence[float]) -> int | None:
+        """Number of the tile that holds a place of the world; of several, the nearest."""
+        place = np.asarray(self.layer.world_to_data(world))[-2:]
+        distance = np.abs(self._centres - place).max(axis=1)
+        nearest = int(distance.argmin())
+        return nearest if distance[nearest] <= self.tile_size / 2 else None
+
+    def next_unlabelled(self) -> int | None:
+        """Number of the first tile after the last labelled one that has no class."""
+        labelled = self.annotations.tiles
+        after = self.tiles.index(labelled[-1]) + 1 if labelled and labelled[-1] in self.tiles else 0
+        for index in [*range(after, len(self.tiles)), *range(after)]:
+            if self.annotations.class_of(self.tiles[index]) is None:
+                return index
+        return None
+
+    def _key(self, number: int) -> Callable[[Points], None]:
+        def press(layer: Points) -> None:
+            name = None
+            if number:
+                if number > len(self.class_names):
+                    self._viewer.status = f"There is no class {number} yet."
+                    return
+                self.current = number - 1
+                name = self.class_names[number - 1]
+            index = self.tile_at(self._viewer.cursor.position)
+            if index is not None:
+                self.label(index, name)
+
+        return press
+
+    def _undo(self, layer: Points) -> None:
+        self.annotations.undo()
+        self._show()
+
+    def _go_to_next(self, layer: Points) -> None:
+        index = self.next_unlabelled()
+        if index is None:
+            self._viewer.status = "Every tile has a class."
+            return
+        place = (*self.plane.index, *self._centres[index])
+        self._viewer.camera.center = self.layer.data_to_world(place)
+
+    def _click(self, layer: Points, event: Any) -> Any:
+        if event.button != 1:
+            return
+        yield
+        if event.type == "mouse_move":
+            return  # a drag moves the view
+        index = self.tile_at(event.position)
+        if index is not None and self.current < len(self.class_names):
+            self.label(index, self.class_names[self.current])
+
+    def _show(self) -> None:
+        classes = self.annotations.classes
+        names = list(dict.fromkeys([*self.class_names, *classes]))
+        colours = class_colours(len(names))
+        centres = [
+            (*self.plane.index, t.y + (t.size - 1) / 2, t.x + (t.size - 1) / 2)
+            for t in self.annotations.tiles
+        ]
+        layer = self.layer
+        layer.data = np.array(centres, float).reshape(-1, self.image.ndim)
+        layer.features = pd.DataFrame({"class": list(classes)}, dtype=object)
+        if len(centres):
+            chosen = colours[[names.index(name) for name in classes]]
+            faces = chosen.copy()
+            faces[:, 3] = 0.35
+            layer.size, layer.face_color, layer.border_color = self.tile_size, faces, chosen
+            layer.selected_data = set()
+        if self._on_change is not None:
+            self._on_change()
+
+
+def journal_of(image: Image, tile_size: int, index: tuple[int, ...]) -> Path:
+    """Where the labels of an image are kept from one session to the next."""
+    source = getattr(image.source, "path", None)
+    shape = (image.data[0] if image.multiscale else image.data).shape
+    key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    name = "".join(c if c.isalnum() else "-" for c in image.name)[:40]
+    return user_data_path("napari-mambamic") / "annotations" / f"{name}-{digest}.jsonl"

@@ -1,0 +1,261 @@
+"""The upper half of the Train panel: where samples come from, and how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Points, Shapes
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mambamic._napari.annotate import HELP, Annotator
+from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.samples_from_layers import samples_from_layers
+from napari_mambamic.errors import MambamicError, SamplesError
+from napari_mambamic.training.datasets import samples_from_path
+from napari_mambamic.training.samples import Samples, join_samples
+
+KINDS: dict[str, type[Layer] | None] = {
+    "Click tiles of the image": None,
+    "Points layer": Points,
+    "Shapes layer": Shapes,
+    "Painted Labels layer": Labels,
+    "Folder of class folders": None,
+    "File: .csv or .npz": None,
+}
+_CLICK, _FOLDER, _FILE = 0, 4, 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """A name for people, and how the samples are read when training starts."""
+
+    name: str
+    read: Callable[[int], Samples]
+
+
+class SampleSources(QWidget):
+    """Choose and add sources; `read` gives the samples of all."""
+
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._added: list[Source] = []
+        self.annotator: Annotator | None = None
+        self.kind = QComboBox()
+        self.kind.addItems(list(KINDS))
+        self.kind.setAccessibleName("Samples from")
+        self.kind.setToolTip("How you tell which tile or cell is of which class")
+        self.image = LayerBox(viewer, Image, "Image")
+        self.image.setToolTip("The image that is annotated")
+        self.layers = {
+            kind: LayerBox(viewer, kind, kind.__name__) for kind in (Points, Shapes, Labels)
+        }
+        self.layers[Points].setToolTip("Class = the first feature with words, or the colour")
+        self.layers[Shapes].setToolTip("Class = the first feature with words, or the colour")
+        self.layers[Labels].setToolTip("A tile has the class of which paint covers at least half")
+        self.tile_size = QSpinBox()
+        self.tile_size.setRange(8, 4096)
+        self.tile_size.setValue(96)
+        self.tile_size.setSuffix(" px")
+        self.tile_size.setAccessibleName("Tile size")
+        self.tile_size.setToolTip("Side of a tile in pixels of the image; Classify will use it too")
+        self.class_names = QLineEdit()
+        self.class_names.setPlaceholderText("normal, infected, ...")
+        self.class_names.setAccessibleName("Classes")
+        self.class_names.setToolTip("Names of the classes, with commas; keys 1-9 stand for them")
+        self.class_names.editingFinished.connect(self._rename_classes)
+        self.label_button = QPushButton("Start labelling")
+        self.label_button.setToolTip(HELP)
+        self.label_button.clicked.connect(self.start_labelling)
+        self.add_button = QPushButton("Add samples")
+        self.add_button.setToolTip("Add these samples to the list; several images can be added")
+        self.add_button.clicked.connect(self.add)
+        self.remove_button = QPushButton("Remove")
+        self.remove_button.setToolTip("Take the chosen samples off the list")
+        self.remove_button.clicked.connect(self.remove)
+        self.sources = QListWidget()
+        self.sources.setAccessibleName("Samples")
+        self.sources.setMaximumHeight(74)
+        self.sources.setWordWrap(True)
+        self.sources.setToolTip("What Train learns from")
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.form = QFormLayout()
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.form.addRow("Samples from", self.kind)
+        self.form.addRow("Image", self.image)
+        for kind, box in self.layers.items():
+            self.form.addRow(kind.__name__, box)
+        self.form.addRow("Tile size", self.tile_size)
+        self.form.addRow("Classes", self.class_names)
+        buttons = QHBoxLayout()
+        for button in (self.label_button, self.add_button, self.remove_button):
+            buttons.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(self.form)
+        layout.addLayout(buttons)
+        layout.addWidget(self.message)
+        layout.addWidget(self.sources)
+        self.kind.currentIndexChanged.connect(self._show_fields)
+        self._show_fields()
+
+    @property
+    def tile_size_matters(self) -> bool:
+        """Whether samples are cut from open images."""
+        return self.kind.currentIndex() < _FOLDER
+
+    def start_labelling(self) -> None:
+        """Put a layer of annotations on the image and make it the active one."""
+        image = self.image.layer
+        names = self._names()
+        if not isinstance(image, Image):
+            self._say("There is no image to label. Open one first.")
+            return
+        if len(names) < 2:
+            self._say("Name at least two classes first, with a comma between them.")
+            return
+        try:
+            self.annotator = Annotator(
+                self._viewer,
+                image,
+                tile_size=self.tile_size.value(),
+                class_names=names,
+                on_change=self._show_counts,
+            )
+        except MambamicError as error:
+            self._say(str(error))
+            return
+        self._viewer.layers.selection.active = self.annotator.layer
+        self._show_counts()
+
+    def add(self) -> None:
+        """Add the source that the form describes."""
+        kind = self.kind.currentIndex()
+        try:
+            if kind in (_FOLDER, _FILE):
+                self._choose_path(folder=kind == _FOLDER)
+            elif kind == _CLICK:
+                self._add_annotations()
+            else:
+                layer = self.layers[KINDS[self.kind.currentText()]].layer
+                if layer is None:
+                    raise SamplesError("The viewer has no such layer. Add one and annotate in it.")
+                self._add_layer(layer)
+        except MambamicError as error:
+            self._say(str(error))
+
+    def add_path(self, path: str | Path) -> None:
+        """Add a folder or a file; it is read when training starts."""
+        self._append(Source(str(Path(path).name), lambda size: samples_from_path(path)), str(path))
+
+    def remove(self) -> None:
+        """Take the chosen source off the list, or the last."""
+        row = self.sources.currentRow()
+        row = row if row >= 0 else len(self._added) - 1
+        if row >= 0:
+            del self._added[row]
+            self.sources.takeItem(row)
+            self.changed.emit()
+
+    def reader(self) -> Callable[[], Samples]:
+        """Function that reads all samples, for another thread.
+
+        Raises
+        ------
+        SamplesError
+            There are no sources.
+        """
+        if not self._added:
+            raise SamplesError("There are no samples yet. Label some tiles, and press Add samples.")
+        sources, size = list(self._added), self.tile_size.value()
+        return lambda: join_samples([source.read(size) for source in sources])
+
+    def _add_annotations(self) -> None:
+        annotator = self.annotator
+        if annotator is None or not len(annotator.annotations):
+            raise SamplesError("No tile is labelled. Press Start labelling and click some tiles.")
+        self._add_layer(annotator.layer, image=annotator.image, size=annotator.tile_size)
+
+    def _add_layer(
+        self, layer: Layer, *, image: Image | None = None, size: int | None = None
+    ) -> None:
+        image = image or self.image.layer
+        # Read now: layers belong to the thread of the window, and may be gone when training starts.
+        samples = samples_from_layers(
+            self._viewer, image, layer, tile_size=size or self.tile_size.value()
+        )
+        counts = ", ".join(f"{name} {n}" for name, n in samples.counts.items())
+        self._append(Source(layer.name, lambda _: samples), f"{layer.name}: {counts}")
+
+    def _append(self, source: Source, text: str) -> None:
+        for row, known in enumerate(self._added):
+            if known.name == source.name:  # annotated further: the new ones stand for the old
+                self._added[row] = source
+                self.sources.item(row).setText(text)
+                break
+        else:
+            self._added.append(source)
+            self.sources.addItem(text)
+        self._say("")
+        self.changed.emit()
+
+    def _choose_path(self, *, folder: bool) -> None:
+        if folder:
+            path = QFileDialog.getExistingDirectory(self, "Folder of class folders")
+        else:
+            path, _ = QFileDialog.getOpenFileName(self, "Samples", "", "Samples (*.csv *.npz)")
+        if path:
+            self.add_path(path)
+
+    def _names(self) -> list[str]:
+        return list(
+            dict.fromkeys(n.strip() for n in self.class_names.text().split(",") if n.strip())
+        )
+
+    def _rename_classes(self) -> None:
+        if self.annotator is not None and len(self._names()) > 1:
+            self.annotator.set_classes(self._names())
+
+    def _show_counts(self) -> None:
+        annotator = self.annotator
+        if annotator is None:
+            return
+        counts = annotator.annotations.counts
+        said = ", ".join(
+            f"{i}: {name} {counts.get(name, 0)}" for i, name in enumerate(annotator.class_names, 1)
+        )
+        self._say(f"{said} - of {len(annotator.tiles):,} tiles. {HELP}")
+
+    def _show_fields(self) -> None:
+        index = self.kind.currentIndex()
+        kind = KINDS[self.kind.currentText()]
+        for layer_kind, box in self.layers.items():
+            self.form.setRowVisible(box, layer_kind is kind)
+        for widget in (self.image, self.tile_size):
+            self.form.setRowVisible(widget, index < _FOLDER)
+        self.form.setRowVisible(self.class_names, index == _CLICK)
+        self.label_button.setVisible(index == _CLICK)
+        self.add_button.setText("Add samples" if index < _FOLDER else "Choose...")
+
+    def _say(self, text: str) -> None:
+        self.message.setText(text)
+        self.message.setVisible(bool(text))

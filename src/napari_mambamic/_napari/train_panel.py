@@ -1,0 +1,371 @@
+"""The Train panel: samples in, weights out, and how good they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.components import ViewerModel
+from napari.qt.threading import create_worker
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mambamic._napari.chart import Chart
+from napari_mambamic._napari.classify_panel import DEVICES, in_words
+from napari_mambamic._napari.sample_sources import SampleSources
+from napari_mambamic._napari.training_result import TrainingResult
+from napari_mambamic.errors import MambamicError
+from napari_mambamic.weights.store import list_weights, own_folder, read_manifest
+
+if TYPE_CHECKING:
+    from napari_mambamic.training.fine_tune import Checkpoint, TrainProgress
+    from napari_mambamic.training.samples import Samples
+
+MODES = {
+    "Head only: seconds": "head",
+    "Last stage: minutes": "last stage",
+    "Everything": "all",
+}
+_SCRATCH = "From scratch"
+
+
+@dataclass(frozen=True)
+class Started:
+    """The samples of a run, once they are read."""
+
+    samples: Samples
+
+
+class TrainPanel(QScrollArea):
+    """Choose samples, a start and a mode; press Train."""
+
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._worker: Any = None
+        self._stopped = False
+        self.samples: Samples | None = None
+        self.checkpoint: Checkpoint | None = None
+
+        self.sources = SampleSources(napari_viewer)
+        self._build_settings()
+        self._build_actions()
+        self.curves = Chart("epoch")
+        self.curves.hide()
+        self.result = TrainingResult()
+        self.result.cell_chosen.connect(self.show_tiles)
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        layout.addWidget(self.sources)
+        layout.addLayout(self.form)
+        layout.addLayout(self._actions)
+        for widget in (self.progress, self.message, self.curves, self.result):
+            layout.addWidget(widget)
+        layout.addLayout(self._uses)
+        layout.addStretch(1)
+        self.setWidget(inside)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(380)
+        self._set_running(False)
+
+    def _build_settings(self) -> None:
+        self.start_from = QComboBox()
+        self.start_from.setToolTip("Weights that know something already learn faster")
+        for name in list_weights():
+            self.start_from.addItem(name, name)
+        self.start_from.addItem(_SCRATCH, None)
+        self.start_from.currentIndexChanged.connect(self._show_start)
+        self.mode = QComboBox()
+        for text, name in MODES.items():
+            self.mode.addItem(text, name)
+        self.mode.setToolTip("What may change. Head only is enough when the images are alike")
+        self.mode.currentIndexChanged.connect(self._show_start)
+        self.epochs = QSpinBox()
+        self.epochs.setRange(1, 1000)
+        self.epochs.setValue(15)
+        self.epochs.setToolTip("How often each sample is seen")
+        self.device = QComboBox()
+        for text, name in DEVICES.items():
+            self.device.addItem(text, name)
+        self.device.setToolTip("Where the network is trained")
+        self.form = QFormLayout()
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for name, widget in (
+            ("Start", self.start_from),
+            ("Train", self.mode),
+            ("Epochs", self.epochs),
+            ("Device", self.device),
+        ):
+            widget.setAccessibleName(name)
+            self.form.addRow(name, widget)
+        self._show_start()
+
+    def _build_actions(self) -> None:
+        self.train_button = QPushButton("Train")
+        self.train_button.setToolTip("Hold some samples back, learn from the others")
+        self.train_button.clicked.connect(self.start)
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.setToolTip("Stop after the step at work and keep the best so far")
+        self.cancel_button.clicked.connect(self.cancel)
+        self._actions = QHBoxLayout()
+        self._actions.addWidget(self.train_button, 2)
+        self._actions.addWidget(self.cancel_button, 1)
+        self.progress = QProgressBar()
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.name = QLineEdit("my-weights")
+        self.name.setAccessibleName("Name")
+        self.name.setToolTip("Classify lists the weights by this name")
+        self.use_button = QPushButton("Use for Classify")
+        self.use_button.setToolTip("Keep the weights under this name and choose them in Classify")
+        self.use_button.clicked.connect(self.use_for_classify)
+        self.save_button = QPushButton("Save weights...")
+        self.save_button.setToolTip("A .safetensors file with its manifest, to share")
+        self.save_button.clicked.connect(self._choose_weights_file)
+        self.report_button = QPushButton("Report...")
+        self.report_button.setToolTip("One HTML file: data, settings, curves, figures, errors")
+        self.report_button.clicked.connect(self._choose_report_file)
+        name_row, button_row = QHBoxLayout(), QHBoxLayout()
+        name_row.addWidget(self.name, 1)
+        name_row.addWidget(self.use_button)
+        button_row.addWidget(self.save_button)
+        button_row.addWidget(self.report_button)
+        self._uses = QVBoxLayout()
+        self._uses.addLayout(name_row)
+        self._uses.addLayout(button_row)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is going on."""
+        return self._worker is not None
+
+    def start(self) -> None:
+        """Read the form and train in a thread."""
+        try:
+            read = self.sources.reader()
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return
+        self._stopped, self.checkpoint, self.samples = False, None, None
+        self._set_running(True)
+        self.result.hide()
+        self.curves.hide()
+        self.progress.setRange(0, 0)
+        self._say("Reading the samples ...")
+        self._worker = create_worker(
+            _checkpoint_or_sentence, read, self.start_from.currentData(), self._settings()
+        )
+        self._worker.yielded.connect(self._show_progress)
+        self._worker.returned.connect(self._take_result)
+        self._worker.errored.connect(self._show_error)
+        self._worker.finished.connect(self._finish)
+        self.destroyed.connect(self._worker.quit)
+        self._worker.start()
+
+    def cancel(self) -> None:
+        """Stop after the step at work."""
+        if self._worker is not None:
+            self._stopped = True
+            self.cancel_button.setEnabled(False)
+            self._say("Stopping ...")
+            self._worker.quit()
+
+    def use_for_classify(self) -> None:
+        """Keep the weights under their name, and choose them in the Classify panel."""
+        name = self.name.text().strip()
+        if not name or not all(c.isalnum() or c in "-_" for c in name):
+            self._say("Name the weights with letters, digits, - and _.", is_error=True)
+            return
+        path = own_folder() / f"{name}.safetensors"
+        if name in list_weights() and not path.exists():
+            self._say(f"{name!r} are weights of the package. Choose another name.", is_error=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.save_weights(path):
+            _, panel = self._viewer.window.add_plugin_dock_widget(
+                "napari-mambamic", "Classify tiles and cells", tabify=True
+            )
+            panel.weights.choose(name)
+            self._say(f"Classify now uses {name!r}.")
+
+    def save_weights(self, path: str | Path) -> bool:
+        """Write the weights; returns whether it was possible."""
+        if self.checkpoint is None:
+            return False
+        try:
+            self._say(f"Saved {self.checkpoint.save(path)}")
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return False
+        return True
+
+    def save_report(self, path: str | Path) -> None:
+        """Write the report as HTML."""
+        if self.checkpoint is None:
+            return
+        from napari_mambamic.training.report import write_report
+
+        try:
+            written = write_report(self.checkpoint.report, path, samples=self.samples)
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+        else:
+            self._say(f"Saved {written}")
+
+    def show_tiles(self, true: int, predicted: int) -> None:
+        """Open the validation samples of a cell of the confusion matrix as a layer."""
+        if self.checkpoint is None or self.samples is None:
+            return
+        report = self.checkpoint.report
+        triples = zip(
+            report["validation_indices"],
+            report["validation_labels"],
+            report["validation_predictions"],
+            strict=True,
+        )
+        chosen = [i for i, label, told in triples if (label, told) == (true, predicted)]
+        if not chosen:
+            self._say("There is no such sample.")
+            return
+        names = report["class_names"]
+        pixels = self.samples.pixels[chosen]
+        rgb = pixels.shape[-1] in (3, 4) and self.samples.channels[0] == "red"
+        self._viewer.add_image(
+            pixels if rgb else pixels.transpose(3, 0, 1, 2),
+            name=f"{names[true]} told {names[predicted]}",
+            rgb=rgb,
+            channel_axis=None if rgb else 0,
+        )
+        where = "; ".join(self.samples.name_of(i) for i in chosen[:5])
+        self._say(f"{len(chosen)} samples: {where}{' ...' if len(chosen) > 5 else ''}")
+
+    def _settings(self) -> dict[str, Any]:
+        """Keywords of `TrainConfig`."""
+        scratch = self.start_from.currentData() is None
+        return {
+            "mode": "all" if scratch else self.mode.currentData(),
+            "epochs": self.epochs.value(),
+            "device": self.device.currentData(),
+        }
+
+    def _show_progress(self, progress: TrainProgress | Started | str) -> None:
+        if isinstance(progress, str):
+            self._say(progress)
+            return
+        if isinstance(progress, Started):
+            self.samples = progress.samples
+            counts = ", ".join(f"{k} {n}" for k, n in progress.samples.counts.items())
+            self._say(f"{len(progress.samples):,} samples: {counts}")
+            return
+        self.checkpoint = progress.best or self.checkpoint
+        if self._stopped:
+            return
+        self.progress.setRange(0, progress.total)
+        self.progress.setValue(progress.done)
+        said = [progress.message]
+        if progress.loss is not None:
+            said.append(f"loss {progress.loss:.3f}")
+        if progress.history:
+            said.append(f"{progress.history[-1].accuracy:.1%} right")
+        if progress.done and progress.seconds_left is not None:
+            said.append(f"{in_words(progress.seconds_left)} left")
+        self._say(" - ".join(said))
+        if len(progress.history) > 1:
+            epochs = [epoch.number for epoch in progress.history]
+            self.curves.show_lines(
+                {
+                    "training loss": (epochs, [e.loss for e in progress.history]),
+                    "validation loss": (epochs, [e.validation_loss for e in progress.history]),
+                    "accuracy": (epochs, [e.accuracy for e in progress.history]),
+                }
+            )
+            self.curves.show()
+
+    def _take_result(self, result: Checkpoint | str) -> None:
+        if isinstance(result, str):
+            self._say(result, is_error=True)
+            return
+        self.checkpoint = result
+        seconds = result.report["seconds"]
+        self._say(f"Trained for {in_words(seconds)} on {result.report['device']}.")
+
+    def _show_error(self, error: Exception) -> None:
+        self._say(f"The run failed: {error!r}. The best weights so far are kept.", is_error=True)
+
+    def _finish(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self.destroyed.disconnect(worker.quit)
+        self._set_running(False)
+        if self._stopped:
+            kept = "The best weights so far are kept" if self.checkpoint else "Nothing was learned"
+            self._say(f"Stopped. {kept}.")
+        if self.checkpoint is not None:
+            self.result.show_report(self.checkpoint.report)
+
+    def _choose_weights_file(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save weights", f"{self.name.text()}.safetensors", "Weights (*.safetensors)"
+        )
+        if path:
+            self.save_weights(path)
+
+    def _choose_report_file(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Report", "report.html", "Report (*.html)")
+        if path:
+            self.save_report(path)
+
+    def _show_start(self) -> None:
+        scratch = self.start_from.currentData() is None
+        self.form.setRowVisible(self.mode, not scratch)
+        self.form.setRowVisible(self.epochs, scratch or self.mode.currentData() != "head")
+        if not scratch:
+            try:
+                size = read_manifest(self.start_from.currentData()).patch.tile_size
+            except MambamicError:
+                return
+            if self.sources.annotator is None:
+                self.sources.tile_size.setValue(size)
+
+    def _set_running(self, running: bool) -> None:
+        self.train_button.setEnabled(not running)
+        self.cancel_button.setEnabled(running)
+        self.progress.setVisible(running)
+        usable = not running and self.checkpoint is not None
+        for widget in (self.name, self.use_button, self.save_button, self.report_button):
+            widget.setVisible(usable)
+
+    def _say(self, text: str, *, is_error: bool = False) -> None:
+        self.message.setText(f"⚠ {text}" if is_error else text)
+
+
+def _checkpoint_or_sentence(
+    read: Callable[[], Samples], start: str | None, settings: dict[str, Any]
+) -> Generator[Any, None, Checkpoint | str]:
+    """Train in the worker's thread; an error that is a sentence is returned as one."""
+    try:
+        yield "Loading torch ..."
+        from napari_mambamic.training.fine_tune import TrainConfig, iter_fine_tune
+
+        samples = read()
+        yield Started(samples)
+        return (yield from iter_fine_tune(samples, start=start, config=TrainConfig(**settings)))
+    except MambamicError as error:
+        return str(error)

@@ -1,0 +1,131 @@
+"""The lower half of the Train panel: how good the new weights are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QSizePolicy,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mambamic._napari.chart import Chart
+
+_ROW = 22  # px
+_COLUMNS = ("precision", "sensitivity", "specificity", "f1", "auc")
+
+
+class TrainingResult(QWidget):
+    """Headline, confusion matrix, figures of each class, reliability."""
+
+    cell_chosen = Signal(int, int)  # true class, predicted class
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headline = QLabel()
+        self.headline.setWordWrap(True)
+        self.confusion = _table("Confusion matrix")
+        self.confusion.setToolTip("Rows: true class; columns: predicted. Click to see the tiles")
+        self.confusion.cellClicked.connect(self.cell_chosen)
+        self.figures = _table("Figures of each class")
+        self.reliability = Chart("confidence", top=1.0, diagonal=True)
+        self.reliability.setToolTip(
+            "Of the validation samples told with some confidence, the share that is right; on the "
+            "dashed line, probabilities mean what they say"
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        explained = QLabel(
+            "<b>Confusion matrix</b>: rows true, columns predicted; click a number to see the tiles"
+        )
+        explained.setWordWrap(True)
+        for widget in (
+            self.headline,
+            explained,
+            self.confusion,
+            self.figures,
+            self.reliability,
+        ):
+            layout.addWidget(widget)
+        self.hide()
+
+    def show_report(self, report: dict[str, Any]) -> None:
+        """Show the report of a `Checkpoint`."""
+        figures, calibration = report["validation"], report["calibration"]
+        low, high = figures["intervals"]["overall_accuracy"]
+        before, after = (calibration[k]["expected_calibration_error"] for k in ("before", "after"))
+        self.headline.setText(
+            f"<b>{figures['overall_accuracy']:.1%}</b> of {figures['n']} validation samples are "
+            f"told right (95 % interval {low:.1%} to {high:.1%}); mean over classes "
+            f"<b>{figures['balanced_accuracy']:.1%}</b>. Calibration error {before:.3f} before and "
+            f"{after:.3f} after temperature scaling."
+        )
+        names = report["class_names"]
+        self._show_confusion(figures["confusion_matrix"], names)
+        self._show_figures(figures["per_class"])
+        bins = calibration["after"]
+        self.reliability.show_lines({"accuracy": (bins["confidence"], bins["accuracy"])})
+        self.show()
+
+    def _show_confusion(self, matrix: list[list[int]], names: list[str]) -> None:
+        table = self.confusion
+        table.setRowCount(len(names))
+        table.setColumnCount(len(names))
+        table.setHorizontalHeaderLabels(names)
+        table.setVerticalHeaderLabels(names)
+        for row, counts in enumerate(matrix):
+            for column, count in enumerate(counts):
+                share = count / max(sum(counts), 1)
+                colour = QColor("#4a9a5b" if row == column else "#d1603d")
+                colour.setAlphaF(share)
+                item = _cell(str(count))
+                item.setBackground(colour)
+                item.setToolTip(f"{count} of {names[row]} are told {names[column]} ({share:.0%})")
+                table.setItem(row, column, item)
+        _fit_height(table)
+
+    def _show_figures(self, per_class: dict[str, dict[str, Any]]) -> None:
+        table = self.figures
+        table.setRowCount(len(per_class))
+        table.setColumnCount(1 + len(_COLUMNS))
+        table.setHorizontalHeaderLabels(["n", *_COLUMNS])
+        table.setVerticalHeaderLabels(list(per_class))
+        for row, figures in enumerate(per_class.values()):
+            table.setItem(row, 0, _cell(str(figures["n"])))
+            for column, name in enumerate(_COLUMNS, 1):
+                value = figures[name]
+                table.setItem(row, column, _cell("-" if value is None else f"{value:.1%}"))
+        _fit_height(table)
+
+
+def _table(name: str) -> QTableWidget:
+    table = QTableWidget()
+    table.setAccessibleName(name)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+    table.verticalHeader().setDefaultSectionSize(_ROW)
+    table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    # As wide as the panel, never wider: what does not fit scrolls.
+    table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    return table
+
+
+def _cell(text: str) -> QTableWidgetItem:
+    item = QTableWidgetItem(text)
+    item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+    return item
+
+
+def _fit_height(table: QTableWidget) -> None:
+    header = table.horizontalHeader().sizeHint().height()
+    bar = table.horizontalScrollBar().sizeHint().height()
+    table.setFixedHeight(min(table.rowCount(), 14) * _ROW + header + bar + 4)
