@@ -144,7 +144,8 @@ class Annotator:
             self._viewer.status = "Every tile has a class."
             return
         place = (*self.plane.index, *self._centres[index])
-        self._viewer.camera.center = self.layer.data_to_world(place)
+        scene = getattr(self._viewer, "scene", self._viewer)  # napari has moved the camera there
+        scene.camera.center = self.layer.data_to_world(place)
 
     def _click(self, layer: Points, event: Any) -> Any:
         if event.button != 1:

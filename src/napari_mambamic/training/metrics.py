@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 
@@ -36,8 +37,10 @@ def evaluate(
     dict
         ``overall_accuracy``, ``balanced_accuracy`` and the means over classes of ``precision``,
         ``sensitivity``, ``specificity``, ``f1`` and ``auc`` (one class against the rest), each from
-        0 to 1; ``intervals`` with the 2.5 and 97.5 % quantiles of the first two; ``per_class``;
-        ``confusion_matrix`` with true classes as rows.  Means are over the classes that occur.
+        0 to 1; ``intervals`` with the 2.5 and 97.5 % quantiles of the first two (where nothing or
+        everything is right, which no resampling changes, of the exact binomial distribution);
+        ``per_class``; ``confusion_matrix`` with true classes as rows.  Means are over the classes
+        that occur.
     """
     n_classes = len(class_names)
     predicted = probabilities.argmax(axis=1)
@@ -63,6 +66,10 @@ def evaluate(
     draws = [rng.integers(len(labels), size=len(labels)) for _ in range(resamples)]
 
     def interval(figure: Callable[[NDArray[Any], NDArray[Any]], float]) -> list[float]:
+        right = int((labels == predicted).sum())
+        if right in (0, len(labels)):
+            exact = binomtest(right, len(labels)).proportion_ci(method="exact")
+            return [float(exact.low), float(exact.high)]
         values = [figure(labels[draw], predicted[draw]) for draw in draws]
         return [float(v) for v in np.quantile(values, (0.025, 0.975))] if values else []
 

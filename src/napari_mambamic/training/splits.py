@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold
 
 from napari_mambamic.errors import SamplesError
 from napari_mambamic.training.samples import TEST, TRAINING, VALIDATION, Samples
@@ -69,24 +70,38 @@ def _held_back(
     if share <= 0:
         return among, among[:0]
     labels = samples.labels[among]
-    if samples.groups is None:
-        kept, held = train_test_split(among, test_size=share, stratify=labels, random_state=seed)
-        return np.sort(kept), np.sort(held)
-    groups = samples.groups[among]
-    # Folds are of one size each; of many small ones, as many as make up the share are taken.
+    groups = np.arange(len(among)) if samples.groups is None else samples.groups[among]
     n_groups = len(np.unique(groups))
+    if n_groups == len(among):
+        held = _some_of_each_class(labels, share, seed)
+        return among[~held], among[held]
     if n_groups < 2:
         raise SamplesError(
             f"All samples belong together (group {groups[0]!r}), so none can be held back to "
             f"validate on. Label tiles that do not overlap, or samples of another image."
         )
-    n_folds = min(10, n_groups)
+    # Folds are of about one size each; as many are taken as make up the share.
+    n_folds = min(10, n_groups, int(np.bincount(labels).max()))
+    if n_folds < 2:
+        raise SamplesError("Each class has a single sample. Label more samples of each.")
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    parts = [held for _, held in folds.split(among, labels, groups)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # classes that are rarer than folds
+        parts = [held for _, held in folds.split(among, labels, groups)]
     wanted = min(max(1, round(share * n_folds)), n_folds - 1)
     held = np.zeros(len(among), bool)
     held[np.concatenate(parts[:wanted])] = True
     return among[~held], among[held]
+
+
+def _some_of_each_class(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Mask of a share of each class, at least one and never all."""
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held[members[: min(max(1, round(share * len(members))), len(members) - 1)]] = True
+    return held
 
 
 def _check_counts(samples: Samples) -> None:

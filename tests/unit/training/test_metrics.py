@@ -79,3 +79,12 @@ def test_expected_calibration_error_by_hand():
     result = reliability(probabilities, np.array([0, 1, 0, 0]), n_bins=10)
     assert result["expected_calibration_error"] == pytest.approx((0.45 + 0.45) / 2)
     assert result["count"] == [2, 2]
+
+
+def test_few_samples_that_are_all_right_do_not_make_a_narrow_interval():
+    figures = evaluate(
+        np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]], np.array([0, 1, 2, 0, 1, 2, 0, 1]), NAMES
+    )
+    low, high = figures["intervals"]["overall_accuracy"]
+    assert low == pytest.approx(0.025 ** (1 / 8), abs=1e-6)  # Clopper and Pearson
+    assert high == 1

@@ -252,6 +252,20 @@ def test_no_group_is_on_two_sides(shares):
     assert len(split.validation) / 300 == pytest.approx(shares[0], abs=0.1)
 
 
+@pytest.mark.parametrize("groups", [None, "each its own", "pairs"])
+def test_very_few_samples_are_split_all_the_same(groups):
+    labels = np.repeat(np.arange(8), 4)
+    named = {None: None, "each its own": np.arange(32), "pairs": np.arange(32) // 2}[groups]
+    samples = samples_from_arrays(
+        noise(32), labels, class_names=[*"abcdefgh"], groups=named if named is None else [*named]
+    )
+    split = split_samples(samples)
+    assert set(labels[split.training]) == set(range(8))
+    assert len(split.validation)
+    if groups != "pairs":
+        assert set(labels[split.validation]) == set(range(8))
+
+
 @pytest.mark.parametrize(
     ("samples", "sentence"),
     [

@@ -1,0 +1,290 @@
+"""Labelling and training in a real window, on real cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Image
+from qtpy.QtWidgets import QApplication, QComboBox, QLineEdit, QPushButton, QSpinBox
+
+from napari_mambamic._napari import annotate
+from napari_mambamic._napari.annotate import Annotator
+from napari_mambamic._napari.classify_panel import ClassifyPanel
+from napari_mambamic._napari.train_panel import TrainPanel
+from napari_mambamic.tiling import Tile
+from napari_mambamic.weights.store import list_weights
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch, tmp_path):
+    monkeypatch.setenv("MAMBAMIC_WEIGHTS_DIR", str(tmp_path / "weights"))
+    monkeypatch.setattr(annotate, "user_data_path", lambda name: tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def image(viewer, sheet):
+    """Two rows of cells: 12 basophils and 12 eosinophils."""
+    return viewer.add_image(sheet[:192], name="cells", rgb=True)
+
+
+@pytest.fixture
+def panel(viewer, image, qtbot):
+    widget = TrainPanel(viewer)
+    viewer.window.add_dock_widget(widget)
+    widget.device.setCurrentText("CPU")
+    yield widget
+    if widget.is_running:
+        widget.cancel()
+        qtbot.waitUntil(lambda: not widget.is_running, timeout=60_000)
+
+
+@pytest.fixture
+def labelled(panel):
+    """The panel with both rows labelled by the tool, and added."""
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    for index in range(24):
+        tool.label(index, "basophil" if index < 12 else "eosinophil")
+    panel.sources.add_button.click()
+    return panel
+
+
+# ---- labelling ---------------------------------------------------------------------------------
+
+
+def press(viewer, layer, key, place):
+    viewer.cursor.position = tuple(layer.data_to_world(place))
+    layer.keymap[key](layer) if key in layer.keymap else pytest.fail(f"{key} is not bound")
+
+
+def key_of(layer, text):
+    return next(k for k in layer.keymap if str(k).lower() == text)
+
+
+def test_keys_label_the_tile_under_the_cursor(viewer, panel):
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    layer = tool.layer
+    assert viewer.layers.selection.active == layer
+    press(viewer, layer, key_of(layer, "1"), (50, 50))
+    press(viewer, layer, key_of(layer, "2"), (150, 250))
+    assert tool.annotations.classes == ("basophil", "eosinophil")
+    assert tool.annotations.tiles == (Tile(0, 0, 96), Tile(96, 192, 96))
+    np.testing.assert_allclose(layer.data, [(47.5, 47.5), (143.5, 239.5)])
+    assert layer.features["class"].tolist() == ["basophil", "eosinophil"]
+    assert "1: basophil 1, 2: eosinophil 1 - of 24 tiles" in panel.sources.message.text()
+    press(viewer, layer, key_of(layer, "2"), (50, 50))
+    assert tool.annotations.classes == ("eosinophil", "eosinophil")
+    press(viewer, layer, key_of(layer, "u"), (0, 0))
+    assert tool.annotations.classes == ("basophil", "eosinophil")
+    press(viewer, layer, key_of(layer, "0"), (50, 50))
+    assert len(layer.data) == 1
+    press(viewer, layer, key_of(layer, "3"), (50, 50))
+    assert viewer.status == "There is no class 3 yet."
+    press(viewer, layer, key_of(layer, "1"), (500, 500))
+    assert len(layer.data) == 1  # outside of the image
+
+
+def test_a_click_gives_the_class_that_was_used_last(viewer, panel):
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    tool.current = 1
+
+    class Event:
+        button, type, position = 1, "mouse_press", (20.0, 120.0)
+
+    event = Event()
+    (callback,) = tool.layer.mouse_drag_callbacks[-1:]
+    clicking = callback(tool.layer, event)
+    next(clicking)
+    event.type = "mouse_release"
+    with pytest.raises(StopIteration):
+        next(clicking)
+    assert tool.annotations.tiles == (Tile(0, 96, 96),)
+    assert tool.annotations.classes == ("eosinophil",)
+    dragging = callback(tool.layer, event)
+    next(dragging)
+    event.type, event.position = "mouse_move", (150.0, 20.0)
+    with pytest.raises(StopIteration):
+        next(dragging)
+    assert len(tool.annotations) == 1
+
+
+def test_next_goes_to_a_tile_without_a_class(viewer, panel):
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    tool.label(0, "basophil")
+    tool.layer.keymap[key_of(tool.layer, "n")](tool.layer)
+    camera = getattr(viewer, "scene", viewer).camera
+    np.testing.assert_allclose(camera.center[-2:], (47.5, 143.5))
+    for index in range(24):
+        tool.label(index, "basophil")
+    tool.layer.keymap[key_of(tool.layer, "n")](tool.layer)
+    assert viewer.status == "Every tile has a class."
+
+
+def test_labels_are_there_again_after_a_crash(viewer, image):
+    tool = Annotator(viewer, image, tile_size=96, class_names=["a", "b"])
+    tool.label(3, "a")
+    tool.label(4, "b")
+    tool.label(3, None)
+    journal = tool.annotations.journal
+    with open(journal, "a", encoding="utf-8") as file:
+        file.write('{"tile": [0, 96')  # what a crash leaves
+    again = Annotator(viewer, image, tile_size=96, class_names=["a", "b"])
+    assert again.annotations.tiles == (Tile(0, 4 * 96, 96),)
+    assert again.annotations.classes == ("b",)
+    assert len(Annotator(viewer, image, tile_size=48, class_names=["a", "b"]).annotations) == 0
+
+
+def test_labelling_needs_names_and_an_image(viewer, panel):
+    panel.sources.label_button.click()
+    assert "at least two classes" in panel.sources.message.text()
+    panel.sources.add_button.click()
+    assert "Press Start labelling" in panel.sources.message.text()
+    viewer.layers.clear()
+    panel.sources.label_button.click()
+    assert "no image to label" in panel.sources.message.text()
+
+
+# ---- training ----------------------------------------------------------------------------------
+
+
+def test_from_clicks_to_a_better_classification(viewer, labelled, finish):
+    panel = labelled
+    assert panel.sources.sources.item(0).text() == ("cells annotations: basophil 12, eosinophil 12")
+    panel.train_button.click()
+    assert panel.is_running
+    assert not panel.train_button.isEnabled()
+    finish(panel)
+    assert "Trained for" in panel.message.text()
+    assert panel.checkpoint.report["validation"]["overall_accuracy"] == 1
+    assert "100.0%" in panel.result.headline.text()
+    diagonal = [int(panel.result.confusion.item(i, i).text()) for i in range(2)]
+    assert sum(diagonal) == panel.checkpoint.report["validation"]["n"]
+    assert panel.result.confusion.item(0, 1).text() == "0"
+    panel.name.setText("two-kinds")
+    panel.use_button.click()
+    assert "Classify now uses 'two-kinds'" in panel.message.text()
+    assert "two-kinds" in list_weights()
+    (classify,) = (w for w in QApplication.allWidgets() if isinstance(w, ClassifyPanel))
+    assert classify.weights.weights == "two-kinds"
+    classify.device.setCurrentText("CPU")
+    classify.classify_button.click()
+    finish(classify)
+    assert classify.results.labels.tolist() == [0] * 12 + [1] * 12
+    assert classify.results.class_names == ("basophil", "eosinophil")
+
+
+def test_several_images_a_points_layer_and_a_folder(viewer, panel, sheet, tmp_path, finish):
+    from skimage.io import imsave
+
+    for row, name in ((0, "basophil"), (1, "eosinophil")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        for i in range(5):
+            cell = sheet[row * 96 : (row + 1) * 96, i * 96 : (i + 1) * 96]
+            imsave(tmp_path / "cells" / name / f"{i}.png", cell)
+    viewer.add_image(sheet[672:], name="platelets", rgb=True)
+    viewer.add_points(
+        [(48, 48 + 96 * i) for i in range(6)], features={"kind": ["platelet"] * 6}, name="dots"
+    )
+    sources = panel.sources
+    sources.kind.setCurrentText("Points layer")
+    sources.image.setCurrentText("platelets")
+    sources.add_button.click()
+    sources.add_path(tmp_path / "cells")
+    panel.train_button.click()
+    finish(panel)
+    assert panel.checkpoint is not None, panel.message.text()
+    report = panel.checkpoint.report
+    assert report["class_names"] == ["platelet", "basophil", "eosinophil"]
+    assert panel.samples.counts == {"platelet": 6, "basophil": 5, "eosinophil": 5}
+    sources.sources.setCurrentRow(0)
+    sources.remove_button.click()
+    assert sources.sources.count() == 1
+
+
+def test_a_cancelled_run_keeps_its_best_weights(labelled, finish, qtbot):
+    panel = labelled
+    panel.mode.setCurrentText("Last stage: minutes")
+    panel.epochs.setValue(500)
+    panel.train_button.click()
+    qtbot.waitUntil(lambda: panel.curves.isVisibleTo(panel), timeout=60_000)
+    assert panel.cancel_button.isEnabled()
+    panel.cancel_button.click()
+    finish(panel)
+    assert panel.message.text() == "Stopped. The best weights so far are kept."
+    assert panel.use_button.isVisible() or not panel.isVisible()
+    assert len(panel.checkpoint.report["history"]) < 500
+    assert panel.curves.lines["accuracy"][0][0] == 1
+
+
+def test_a_cell_of_the_confusion_matrix_opens_its_tiles(viewer, labelled, finish):
+    panel = labelled
+    panel.train_button.click()
+    finish(panel)
+    panel.result.confusion.cellClicked.emit(1, 1)
+    layer = viewer.layers["eosinophil told eosinophil"]
+    assert isinstance(layer, Image)
+    assert layer.data.shape == (3, 96, 96, 3) or layer.data.shape == (2, 96, 96, 3)
+    assert "cells at (y, x) = (96, " in panel.message.text()
+    panel.result.confusion.cellClicked.emit(0, 1)
+    assert panel.message.text() == "There is no such sample."
+
+
+def test_report_and_weights_are_files(labelled, finish, tmp_path):
+    panel = labelled
+    panel.train_button.click()
+    finish(panel)
+    assert panel.save_weights(tmp_path / "mine.safetensors")
+    assert (tmp_path / "mine.json").exists()
+    panel.save_report(tmp_path / "report.html")
+    assert "Confusion matrix" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    panel.save_report(tmp_path / "no" / "report.html")
+    assert "could not be written" in panel.message.text()
+    panel.name.setText("blood-cells-t")
+    panel.use_button.click()
+    assert "weights of the package" in panel.message.text()
+    panel.name.setText("a/b")
+    panel.use_button.click()
+    assert "letters, digits" in panel.message.text()
+
+
+def test_one_class_only_is_told_in_a_sentence(viewer, panel, finish):
+    panel.train_button.click()
+    assert "no samples yet" in panel.message.text()
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    for index in range(5):
+        panel.sources.annotator.label(index, "basophil")
+    panel.sources.add_button.click()
+    panel.train_button.click()
+    finish(panel)
+    assert "one class only (basophil)" in panel.message.text()
+    assert panel.train_button.isEnabled()
+
+
+def test_the_form_is_what_the_core_gets(panel):
+    panel.start_from.setCurrentText("From scratch")
+    panel.epochs.setValue(7)
+    from napari_mambamic.training.fine_tune import TrainConfig
+
+    config = TrainConfig(**panel._settings())
+    assert (config.mode, config.epochs, config.device) == ("all", 7, "cpu")
+    panel.start_from.setCurrentText("blood-cells-t")
+    panel.mode.setCurrentText("Last stage: minutes")
+    assert TrainConfig(**panel._settings()).mode == "last stage"
+    assert panel.sources.tile_size.value() == 96
+
+
+def test_every_control_has_a_tooltip(panel):
+    for kind in (QPushButton, QComboBox, QSpinBox, QLineEdit):
+        for widget in panel.findChildren(kind):
+            if widget.objectName().startswith("qt_"):
+                continue
+            assert widget.toolTip(), f"{kind.__name__} {widget.accessibleName()!r} has none"
