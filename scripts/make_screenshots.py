@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import time
 from pathlib import Path
+
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
 
 from napari_mambamic._napari.demo import classify_and_wait, open_demo, photograph
 from napari_mambamic._napari.virtual_display import display_for_pictures
@@ -19,8 +25,35 @@ def main() -> None:
         photograph(viewer, IMAGES / "before.png")
         classify_and_wait(panel)
         photograph(viewer, IMAGES / "after.png")
+        viewer.layers.remove("blood cells classes")
+        photograph_training(viewer)
         viewer.close()
 
 
+def photograph_training(viewer: ViewerModel) -> None:
+    """Label four kinds of cells, train the last stage, use the weights: a picture of each."""
+    _, panel = viewer.window.add_plugin_dock_widget(
+        "napari-mambamic", "Train on your own classes", tabify=True
+    )
+    kinds = ("eosinophil", "lymphocyte", "monocyte", "neutrophil")
+    panel.sources.class_names.setText(", ".join(kinds))
+    panel.sources.start_labelling()
+    for row, kind in ((1, 0), (4, 1), (5, 2), (6, 3)):
+        for column in range(12):
+            panel.sources.annotator.label(row * 12 + column, kinds[kind])
+    photograph(viewer, IMAGES / "train-label.png")
+    panel.sources.add_button.click()
+    panel.mode.setCurrentText("Last stage: minutes")
+    panel.epochs.setValue(8)
+    panel.train_button.click()
+    while panel.is_running:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    panel.verticalScrollBar().setValue(panel.verticalScrollBar().maximum())
+    photograph(viewer, IMAGES / "train-result.png")
+
+
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_DATA_HOME"] = folder  # the labels of the pictures are nobody's
+        main()
