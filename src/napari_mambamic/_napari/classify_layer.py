@@ -22,6 +22,7 @@ from napari_mambamic._napari.from_layer import (
     plane_of_layer,
     points_of_layer,
 )
+from napari_mambamic._napari.settings import weights_source
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.errors import WeightsError
 from napari_mambamic.progress import Progress
@@ -82,7 +83,7 @@ def request_of(
 def iter_request(request: Request) -> Generator[Progress, None, TileResults]:
     """Run a request; see `iter_classify`."""
     if request.weights in list_weights() and not is_here(request.weights):
-        yield from iter_fetch(request.weights)
+        yield from iter_fetch(request.weights, source=weights_source())
     yield Progress(0, 0, message="Loading the weights")
     from napari_mambamic.classify import iter_classify
 
