@@ -181,6 +181,37 @@ def test_from_clicks_to_a_better_classification(viewer, labelled, finish):
     assert classify.results.class_names == ("basophil", "eosinophil")
 
 
+def test_live_colours_all_tiles_after_each_label(viewer, panel, qtbot):
+    panel.live.setChecked(True)
+    assert "press Start labelling" in panel.message.text()
+    assert not panel.live.isChecked()
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    panel.live.setChecked(True)
+    live = panel._live
+    qtbot.waitUntil(lambda: live.results is not None, timeout=60_000)
+    tool.label(0, "basophil")
+    assert "cells live" not in viewer.layers
+    tool.label(12, "eosinophil")
+    qtbot.waitUntil(lambda: "cells live" in viewer.layers, timeout=10_000)
+    for index in (3, 5, 7):
+        tool.label(index, "basophil")
+        tool.label(index + 12, "eosinophil")
+    qtbot.waitUntil(lambda: not live.is_busy, timeout=10_000)
+    layer = viewer.layers["cells live"]
+    assert layer.features["class"].tolist() == ["basophil"] * 12 + ["eosinophil"] * 12
+    assert viewer.layers.selection.active == tool.layer
+    assert viewer.layers.index("cells live") < viewer.layers.index("cells annotations")
+    tool.label(1, "thrombocyte")
+    qtbot.waitUntil(
+        lambda: "thrombocyte" in viewer.layers["cells live"].features["class"].cat.categories,
+        timeout=10_000,
+    )
+    panel.live.setChecked(False)
+    assert "cells live" not in viewer.layers
+
+
 def test_several_images_a_points_layer_and_a_folder(viewer, panel, sheet, tmp_path, finish):
     from skimage.io import imsave
 

@@ -50,9 +50,9 @@ class Source:
 
 
 class SampleSources(QWidget):
-    """Choose and add sources; `read` gives the samples of all."""
+    """Choose and add sources; `reader` gives the samples of all."""
 
-    changed = Signal()
+    changed = Signal()  # the labels or the list
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -244,6 +244,7 @@ class SampleSources(QWidget):
             f"{i}: {name} {counts.get(name, 0)}" for i, name in enumerate(annotator.class_names, 1)
         )
         self._say(f"{said} - of {len(annotator.tiles):,} tiles. {HELP}")
+        self.changed.emit()
 
     def _show_fields(self) -> None:
         index = self.kind.currentIndex()

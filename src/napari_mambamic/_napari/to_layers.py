@@ -111,12 +111,14 @@ class ResultLayers:
         *,
         objects: Layer | None = None,
         heatmaps: Sequence[str] = (),
+        name: str | None = None,
     ) -> None:
         self._viewer = viewer
+        self.class_names = results.class_names
         self._colours = class_colours(len(results.class_names))
         self._heatmaps: list[tuple[Layer, int]] = []
         metadata = {"mambamic": results.provenance, "results": results}
-        name = f"{plane.layer.name} classes"
+        name = name or f"{plane.layer.name} classes"
         if isinstance(results.tiles, TileGrid):
             grid = results.tiles
             place = placed_on(plane, *label_geometry(grid))

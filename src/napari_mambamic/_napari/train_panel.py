@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 from napari.qt.threading import create_worker
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -27,6 +28,7 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.classify_panel import DEVICES, in_words
+from napari_mambamic._napari.live import LivePreview
 from napari_mambamic._napari.sample_sources import SampleSources
 from napari_mambamic._napari.training_result import TrainingResult
 from napari_mambamic.errors import MambamicError
@@ -83,6 +85,14 @@ class TrainPanel(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumWidth(380)
         self._set_running(False)
+        self._live: LivePreview | None = None
+        self.live = QCheckBox("Live: show what the labels teach, after each one")
+        self.live.setToolTip("Colours the tiles by a head that is fitted to the labels so far")
+        self.live.toggled.connect(self._toggle_live)
+        layout.insertWidget(1, self.live)
+        self.sources.changed.connect(self._follow_labels)
+        self.sources.kind.currentIndexChanged.connect(self._show_live)
+        self._show_live()
 
     def _build_settings(self) -> None:
         self.start_from = QComboBox()
@@ -255,6 +265,41 @@ class TrainPanel(QScrollArea):
         )
         where = "; ".join(self.samples.name_of(i) for i in chosen[:5])
         self._say(f"{len(chosen)} samples: {where}{' ...' if len(chosen) > 5 else ''}")
+
+    def _toggle_live(self, wanted: bool) -> None:
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+        annotator = self.sources.annotator
+        weights = self.start_from.currentData()
+        if not wanted:
+            return
+        if annotator is None or weights is None:
+            self.live.setChecked(False)
+            self._say(
+                "Live needs a layer of labels and weights to start from: press Start labelling, "
+                "and choose weights."
+            )
+            return
+        self._live = LivePreview(
+            self._viewer,
+            annotator,
+            weights=weights,
+            device=self.device.currentData(),
+            say=self._say,
+        )
+        # A panel that goes away stops looking at tiles.
+        self.destroyed.connect(self._live.close)
+
+    def _follow_labels(self) -> None:
+        if self._live is not None:
+            if self._live.annotator is self.sources.annotator:
+                self._live.refresh()
+            else:
+                self.live.setChecked(False)
+
+    def _show_live(self) -> None:
+        self.live.setVisible(self.sources.kind.currentIndex() == 0)
 
     def _settings(self) -> dict[str, Any]:
         """Keywords of `TrainConfig`."""

@@ -1,0 +1,164 @@
+"""What the labels so far teach, shown on the whole plane while more are given.
+
+The embeddings of all tiles are computed once; after each label only a head is fitted to them, which
+takes a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.qt.threading import create_worker
+from numpy.typing import NDArray
+
+from napari_mambamic._napari.annotate import Annotator
+from napari_mambamic._napari.classify_layer import classifier_for
+from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic.errors import MambamicError
+from napari_mambamic.progress import Progress
+from napari_mambamic.results import TileResults
+
+
+class LivePreview:
+    """A layer of classes under the annotations, coloured anew after each label.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    annotator : Annotator
+        Of a grid of tiles.
+    weights, device : str
+        What embeds the tiles.
+    say : callable
+        Takes sentences for the user.
+    """
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        annotator: Annotator,
+        *,
+        weights: str,
+        device: str,
+        say: Callable[[str], object],
+    ) -> None:
+        self._viewer, self.annotator, self._say = viewer, annotator, say
+        self._layers: ResultLayers | None = None
+        self._fitting: Any = None
+        self._is_stale = False
+        self.results: TileResults | None = None
+        self._embedding = create_worker(
+            _embed, annotator.plane.image, annotator.tile_size, weights, device
+        )
+        self._embedding.yielded.connect(self._show_progress)
+        self._embedding.returned.connect(self._take_embeddings)
+        self._embedding.start()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether tiles are embedded or a head is fitted now."""
+        return self._embedding is not None or self._fitting is not None
+
+    def close(self) -> None:
+        """Stop, and remove the layer."""
+        if self._embedding is not None:
+            self._embedding.quit()
+        self._is_stale = False
+        if self._layers is not None and self._layers.are_shown:
+            self._viewer.layers.remove(self._layers.main)
+        self._layers, self.results = None, None
+
+    def refresh(self) -> None:
+        """Fit a head to the labels of now; while one is being fitted, again after it."""
+        if self.results is None or self._fitting is not None:
+            self._is_stale = True
+            return
+        self._is_stale = False
+        annotations = self.annotator.annotations
+        places = {tile: i for i, tile in enumerate(self.results.tiles)}
+        known = [
+            (places[t], c)
+            for t, c in zip(annotations.tiles, annotations.classes, strict=True)
+            if t in places
+        ]
+        if len({name for _, name in known}) < 2:
+            return
+        numbers = np.array([i for i, _ in known])
+        names = [name for _, name in known]
+        self._fitting = create_worker(_fit, self.results, numbers, names)
+        self._fitting.returned.connect(self._show)
+        self._fitting.finished.connect(self._fitted)
+        self._fitting.start()
+
+    def _show_progress(self, progress: Progress) -> None:
+        if progress.total:
+            self._say(f"Live: looking at the tiles, {progress.fraction:.0%}")
+
+    def _take_embeddings(self, results: TileResults | str) -> None:
+        self._embedding = None
+        if isinstance(results, str):
+            self._say(results)
+            return
+        self.results = results
+        self._say("Live: label tiles of two classes or more, and see what they teach.")
+        self.refresh()
+
+    def _show(self, results: TileResults) -> None:
+        if self.results is None:
+            return  # closed meanwhile
+        if self._layers is not None and (
+            self._layers.class_names != results.class_names or not self._layers.are_shown
+        ):
+            if self._layers.are_shown:
+                self._viewer.layers.remove(self._layers.main)
+            self._layers = None
+        if self._layers is None:
+            self._layers = ResultLayers(
+                self._viewer,
+                self.annotator.plane,
+                results,
+                name=f"{self.annotator.image.name} live",
+            )
+            self._viewer.layers.selection.active = self.annotator.layer
+            order = self._viewer.layers
+            order.move(order.index(self._layers.main), order.index(self.annotator.layer))
+        else:
+            self._layers.update(results)
+
+    def _fitted(self) -> None:
+        self._fitting = None
+        if self._is_stale:
+            self.refresh()
+
+
+def _embed(
+    image: Any, tile_size: int, weights: str, device: str
+) -> Generator[Progress, None, TileResults | str]:
+    try:
+        from napari_mambamic.classify import iter_classify
+
+        classifier = classifier_for(weights, device)
+        return (yield from iter_classify(image, classifier, tile_size=tile_size))
+    except MambamicError as error:
+        return str(error)
+
+
+def _fit(results: TileResults, numbers: NDArray[np.intp], names: list[str]) -> TileResults:
+    from napari_mambamic.training.fine_tune import fit_linear
+
+    class_names = tuple(dict.fromkeys(sorted(names)))
+    labels = np.array([class_names.index(name) for name in names])
+    embeddings = results.embeddings
+    weight, bias = fit_linear(embeddings[numbers], labels)
+    logits = embeddings @ weight.T + bias
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return TileResults(
+        class_names,
+        results.tiles,
+        (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32),
+        embeddings,
+        results.provenance | {"live": {"labels": len(labels)}},
+    )
