@@ -181,6 +181,28 @@ def test_from_clicks_to_a_better_classification(viewer, labelled, finish):
     assert classify.results.class_names == ("basophil", "eosinophil")
 
 
+def test_objects_can_be_clicked(viewer, panel, finish):
+    data = np.zeros((192, 1152), np.int32)
+    for i in range(6):
+        data[40:56, 96 * i + 40 : 96 * i + 56] = i + 1
+        data[136:152, 96 * i + 40 : 96 * i + 56] = i + 11
+    viewer.add_labels(data, name="nuclei")
+    panel.sources.kind.setCurrentText("Click objects of a Labels layer")
+    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    assert len(tool.tiles) == 12
+    assert tool.tile_at((48, 500)) == 5
+    assert tool.tile_at((48, 700)) is None  # no object there
+    for index in range(12):
+        tool.label(index, "basophil" if index < 6 else "eosinophil")
+    panel.sources.add_button.click()
+    panel.train_button.click()
+    finish(panel)
+    assert panel.samples.counts == {"basophil": 6, "eosinophil": 6}
+    np.testing.assert_array_equal(panel.samples.pixels[0], viewer.layers["cells"].data[0:96, 0:96])
+
+
 def test_live_colours_all_tiles_after_each_label(viewer, panel, qtbot):
     panel.live.setChecked(True)
     assert "press Start labelling" in panel.message.text()

@@ -62,7 +62,10 @@ class Annotator:
             else tiles
         )
         self._centres = np.array([(t.y, t.x) for t in self.tiles]) + (tile_size - 1) / 2
-        self.annotations = Annotations(journal or journal_of(image, tile_size, self.plane.index))
+        cut = "tiles" if tiles is None else "objects"
+        self.annotations = Annotations(
+            journal or journal_of(image, tile_size, self.plane.index, cut)
+        )
         known = list(dict.fromkeys([*class_names, *self.annotations.classes]))
         self.class_names = known
         self.current = 0
@@ -178,11 +181,11 @@ class Annotator:
             self._on_change()
 
 
-def journal_of(image: Image, tile_size: int, index: tuple[int, ...]) -> Path:
+def journal_of(image: Image, tile_size: int, index: tuple[int, ...], cut: str) -> Path:
     """Where the labels of an image are kept from one session to the next."""
     source = getattr(image.source, "path", None)
     shape = (image.data[0] if image.multiscale else image.data).shape
-    key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}"
+    key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}|{cut}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     name = "".join(c if c.isalnum() else "-" for c in image.name)[:40]
     return user_data_path("napari-mambamic") / "annotations" / f"{name}-{digest}.jsonl"

@@ -24,21 +24,24 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.annotate import HELP, Annotator
+from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.samples_from_layers import samples_from_layers
 from napari_mambamic.errors import MambamicError, SamplesError
+from napari_mambamic.tiling import ObjectTiles, tiles_of_objects
 from napari_mambamic.training.datasets import samples_from_path
 from napari_mambamic.training.samples import Samples, join_samples
 
 KINDS: dict[str, type[Layer] | None] = {
     "Click tiles of the image": None,
+    "Click objects of a Labels layer": Labels,
     "Points layer": Points,
     "Shapes layer": Shapes,
     "Painted Labels layer": Labels,
     "Folder of class folders": None,
     "File: .csv or .npz": None,
 }
-_CLICK, _FOLDER, _FILE = 0, 4, 5
+_CLICK, _CLICK_OBJECTS, _FOLDER, _FILE = 0, 1, 5, 6
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class SampleSources(QWidget):
         }
         self.layers[Points].setToolTip("Class = the first feature with words, or the colour")
         self.layers[Shapes].setToolTip("Class = the first feature with words, or the colour")
-        self.layers[Labels].setToolTip("A tile has the class of which paint covers at least half")
+        self.layers[Labels].setToolTip(
+            "Objects: one tile around each. Painted: a tile has the class that covers at least half"
+        )
         self.tile_size = QSpinBox()
         self.tile_size.setRange(8, 4096)
         self.tile_size.setValue(96)
@@ -118,11 +123,6 @@ class SampleSources(QWidget):
         self.kind.currentIndexChanged.connect(self._show_fields)
         self._show_fields()
 
-    @property
-    def tile_size_matters(self) -> bool:
-        """Whether samples are cut from open images."""
-        return self.kind.currentIndex() < _FOLDER
-
     def start_labelling(self) -> None:
         """Put a layer of annotations on the image and make it the active one."""
         image = self.image.layer
@@ -139,6 +139,7 @@ class SampleSources(QWidget):
                 image,
                 tile_size=self.tile_size.value(),
                 class_names=names,
+                tiles=self._object_tiles(image),
                 on_change=self._show_counts,
             )
         except MambamicError as error:
@@ -147,13 +148,20 @@ class SampleSources(QWidget):
         self._viewer.layers.selection.active = self.annotator.layer
         self._show_counts()
 
+    def _object_tiles(self, image: Image) -> ObjectTiles | None:
+        if self.kind.currentIndex() != _CLICK_OBJECTS:
+            return None
+        plane = plane_of_layer(self._viewer, image)
+        objects = labels_of_layer(plane, self.layers[Labels].layer)
+        return tiles_of_objects(objects, tile_size=self.tile_size.value())
+
     def add(self) -> None:
         """Add the source that the form describes."""
         kind = self.kind.currentIndex()
         try:
             if kind in (_FOLDER, _FILE):
                 self._choose_path(folder=kind == _FOLDER)
-            elif kind == _CLICK:
+            elif kind in (_CLICK, _CLICK_OBJECTS):
                 self._add_annotations()
             else:
                 layer = self.layers[KINDS[self.kind.currentText()]].layer
@@ -251,10 +259,11 @@ class SampleSources(QWidget):
         kind = KINDS[self.kind.currentText()]
         for layer_kind, box in self.layers.items():
             self.form.setRowVisible(box, layer_kind is kind)
+        clicks = index in (_CLICK, _CLICK_OBJECTS)
         for widget in (self.image, self.tile_size):
             self.form.setRowVisible(widget, index < _FOLDER)
-        self.form.setRowVisible(self.class_names, index == _CLICK)
-        self.label_button.setVisible(index == _CLICK)
+        self.form.setRowVisible(self.class_names, clicks)
+        self.label_button.setVisible(clicks)
         self.add_button.setText("Add samples" if index < _FOLDER else "Choose...")
 
     def _say(self, text: str) -> None:
