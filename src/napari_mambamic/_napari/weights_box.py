@@ -102,10 +102,11 @@ class WeightsBox(QWidget):
         except MambamicError as error:
             self.about.setText(str(error))
         else:
-            accuracy = manifest.metrics.get("validation_accuracy")
-            held_out = manifest.split.get("n_validation")
+            figures = manifest.metrics.get("validation", {})
+            accuracy = figures.get("overall_accuracy", manifest.metrics.get("validation_accuracy"))
+            held_out = figures.get("n", manifest.split.get("n_validation"))
             score = (
-                f" {accuracy:.1%} right on {held_out:,} cells that it was not trained on."
+                f" {accuracy:.1%} right on {held_out:,} samples that it was not trained on."
                 if accuracy and held_out
                 else ""
             )

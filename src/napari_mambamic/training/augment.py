@@ -24,9 +24,10 @@ def make_augmentation(preset: str, *, zoom: float = 1.2) -> Callable[[Tensor], T
     ----------
     preset : str
         "none"; "bright-field": any turn, mirror image, zoom, shift by up to 8 %, contrast, light,
-        and gain and gamma per channel; "fluorescence": the same places, gain per
-        channel by up to 1.5, offset, and noise; "autoaugment": the ImageNet policy of AutoAugment
-        (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB alone.
+        and gain and gamma per channel; "fluorescence": the same places, gain per channel by up to
+        1.5, offset, and noise, all relative to what the channel holds; "autoaugment": the ImageNet
+        policy of AutoAugment (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB
+        alone.
     zoom : float
         Largest zoom, in and out.
 
@@ -56,8 +57,7 @@ def make_augmentation(preset: str, *, zoom: float = 1.2) -> Callable[[Tensor], T
     )
     if preset == "bright-field":
         return lambda patches: jitter_stain(place(patches))
-    noise = augmentation.RandomGaussianNoise(mean=0.0, std=0.01, p=0.5)
-    return lambda patches: noise(jitter_gain(place(patches))).clamp(0, 1)
+    return lambda patches: add_noise(jitter_gain(place(patches))).clamp(0, 1)
 
 
 def jitter_stain(patches: Tensor) -> Tensor:
@@ -75,6 +75,13 @@ def jitter_gain(patches: Tensor) -> Tensor:
     gains = 1.5 ** (_around_one(patches, 1.0, patches.shape[1]) - 1)
     offsets = (_around_one(patches, 0.02, patches.shape[1]) - 1) * patches.amax((2, 3), True)
     return patches * gains + offsets
+
+
+def add_noise(patches: Tensor) -> Tensor:
+    """Noise of up to a tenth of the spread of each channel: a camera rarely uses its full range."""
+    spread = patches.std(dim=(0, 2, 3), keepdim=True)
+    strength = torch.rand((len(patches), 1, 1, 1), device=patches.device) * 0.1
+    return patches + torch.randn_like(patches) * spread * strength
 
 
 def _around_one(patches: Tensor, strength: float, channels: int) -> Tensor:

@@ -18,7 +18,7 @@ from napari_mambamic.classifier import load_classifier
 from napari_mambamic.errors import SamplesError, TrainingError
 from napari_mambamic.networks import build_network
 from napari_mambamic.training import fine_tune as module
-from napari_mambamic.training.augment import PRESETS, make_augmentation
+from napari_mambamic.training.augment import PRESETS, add_noise, make_augmentation
 from napari_mambamic.training.fine_tune import (
     TrainConfig,
     fine_tune,
@@ -334,6 +334,15 @@ def test_augmented_patches_stay_patches(preset):
     assert torch.equal(changed, patches) == (preset == "none")
     torch.manual_seed(1)
     assert torch.equal(augment(patches), changed)
+
+
+def test_faint_channels_are_not_drowned_in_noise():
+    torch.manual_seed(0)
+    patches = torch.rand(8, 2, 32, 32) * torch.tensor([0.01, 0.5]).view(1, 2, 1, 1)
+    noisy = add_noise(patches)
+    for channel in range(2):
+        change = (noisy - patches)[:, channel].std() / patches[:, channel].std()
+        assert 0.01 < change < 0.12
 
 
 def test_a_network_in_training_is_not_the_one_that_is_given_back():
