@@ -45,7 +45,7 @@ def photograph_training(viewer: ViewerModel) -> None:
     panel.sources.add_button.click()
     panel.mode.setCurrentText("Last stage: minutes")
     panel.epochs.setValue(8)
-    panel.train_button.click()
+    panel.run_button.click()
     while panel.is_running:
         QApplication.processEvents()
         time.sleep(0.01)

@@ -23,10 +23,10 @@ def image(viewer, sheet):
 
 
 def test_classify_adds_a_layer_a_legend_and_a_status(viewer, panel, image, finish, classifier):
-    panel.classify_button.click()
+    panel.run_button.click()
     assert panel.is_running
     assert panel.cancel_button.isEnabled()
-    assert not panel.classify_button.isEnabled()
+    assert not panel.run_button.isEnabled()
     finish(panel)
     layer = viewer.layers["cells classes"]
     assert isinstance(layer, Labels)
@@ -40,7 +40,7 @@ def test_classify_adds_a_layer_a_legend_and_a_status(viewer, panel, image, finis
         assert panel.legend.item(row, 1).text() == str(counts[name])
         assert panel.legend.item(row, 2).text() == f"{counts[name] / 24:.1%}"
     assert "24 classified on CPU" in panel.message.text()
-    assert panel.classify_button.isEnabled()
+    assert panel.run_button.isEnabled()
     assert not panel.cancel_button.isEnabled()
     status = layer.get_status((100, 100), world=True)["coordinates"]
     assert "class: eosinophil, probability: " in status
@@ -53,7 +53,7 @@ def test_the_form_is_what_the_core_gets(viewer, panel, image, finish):
     panel.device.setCurrentText("CPU")
     for row in (0, 6):
         panel.heatmaps.item(row).setCheckState(Qt.CheckState.Checked)
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     settings = panel.results.provenance["settings"]
     assert (settings["tile_size"], settings["overlap"], settings["batch_size"]) == (64, 16, 5)
@@ -69,7 +69,7 @@ def test_objects_of_a_labels_layer(viewer, panel, image, finish):
     viewer.add_labels(data, name="cells of interest")
     panel.cut.setCurrentIndex(1)
     assert panel.labels.layer.name == "cells of interest"
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     result = viewer.layers["cells classes"]
     assert isinstance(result, Labels)
@@ -78,7 +78,7 @@ def test_objects_of_a_labels_layer(viewer, panel, image, finish):
     assert result.features["class"].tolist() == ["eosinophil", "basophil"]
     panel.scale_objects.setChecked(True)
     panel.object_scale.setValue(4)
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     assert [tile.size for tile in panel.results.tiles] == [80, 64]
 
@@ -86,7 +86,7 @@ def test_objects_of_a_labels_layer(viewer, panel, image, finish):
 def test_points(viewer, panel, image, finish):
     viewer.add_points([[47.5, 47.5], [143.5, 1103.5]], name="clicked", size=20)
     panel.cut.setCurrentIndex(2)
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     result = viewer.layers["cells classes"]
     assert isinstance(result, Points)
@@ -96,7 +96,7 @@ def test_points(viewer, panel, image, finish):
 def test_the_layer_fills_while_the_run_goes_on(viewer, panel, sheet, qtbot, finish):
     viewer.add_image(np.tile(sheet, (2, 1, 1)), name="many", rgb=True)
     panel.batch_size.setValue(2)
-    panel.classify_button.click()
+    panel.run_button.click()
     qtbot.waitUntil(lambda: "many classes" in viewer.layers, timeout=60_000)
     assert panel.is_running
     assert not panel.results.complete
@@ -113,7 +113,7 @@ def test_the_layer_fills_while_the_run_goes_on(viewer, panel, sheet, qtbot, fini
 def test_cancel_keeps_what_is_done_and_marks_it(viewer, panel, sheet, qtbot, finish):
     viewer.add_image(np.tile(sheet, (4, 1, 1)), name="many", rgb=True)
     panel.batch_size.setValue(4)
-    panel.classify_button.click()
+    panel.run_button.click()
     qtbot.waitUntil(
         lambda: panel.results is not None and panel.results.is_done.sum() >= 8, timeout=60_000
     )
@@ -133,7 +133,7 @@ def test_cancel_keeps_what_is_done_and_marks_it(viewer, panel, sheet, qtbot, fin
 def test_deleting_the_layers_during_a_run_is_survived(viewer, panel, sheet, qtbot, finish):
     viewer.add_image(sheet, name="many", rgb=True)
     panel.batch_size.setValue(4)
-    panel.classify_button.click()
+    panel.run_button.click()
     qtbot.waitUntil(lambda: "many classes" in viewer.layers, timeout=60_000)
     viewer.layers.clear()
     finish(panel)
@@ -152,7 +152,7 @@ viewer.add_image(np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.u
 panel = ClassifyPanel(viewer)
 viewer.window.add_dock_widget(panel)
 panel.batch_size.setValue(2)
-panel.classify_button.click()
+panel.run_button.click()
 while panel.results is None or panel.results.is_done.sum() < 4:
     get_qapp().processEvents()
 viewer.close()
@@ -168,7 +168,7 @@ print("survived")
 
 
 def test_a_table_can_be_saved(viewer, panel, image, finish, tmp_path):
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     panel.save_table(str(tmp_path / "cells.csv"))
     with open(tmp_path / "cells.csv", newline="", encoding="utf-8") as file:
@@ -178,7 +178,7 @@ def test_a_table_can_be_saved(viewer, panel, image, finish, tmp_path):
 
 
 def test_the_function_does_what_the_button_does(viewer, panel, image, finish):
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     made = classify_layer(viewer, image, heatmaps=["basophil"])
     assert [layer.name for layer in made] == ["cells basophil", "cells classes [1]"]
@@ -210,19 +210,19 @@ def test_bad_input_gets_a_sentence_and_nothing_is_lost(viewer, panel, finish, ad
     add(viewer)
     before = [layer.name for layer in viewer.layers]
     panel.cut.setCurrentIndex(cut)
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     assert words in panel.message.text()
     assert "Traceback" not in panel.message.text()
     assert [name for name in before if name not in viewer.layers] == []
-    assert panel.classify_button.isEnabled()
+    assert panel.run_button.isEnabled()
 
 
 def test_a_volume_is_classified_in_the_plane_in_view_and_says_so(viewer, panel, sheet, finish):
     grey = sheet[:96, :192, 1]
     viewer.add_image(np.stack([grey * 0, grey, grey * 0]), name="stack")
     viewer.dims.set_point(0, 1)
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     assert "'stack' has 3 axes: the plane in view" in panel.message.text()
     assert viewer.layers["stack classes"].data.shape == (1, 1, 2)
@@ -233,12 +233,12 @@ def test_weights_that_cannot_be_used_are_explained(panel, image, tmp_path, finis
     damaged.write_bytes(fetch_weights("default").read_bytes()[:-10])
     panel.weights.add_file(damaged)
     assert "no manifest" in panel.weights.about.text()
-    assert not panel.classify_button.isEnabled()
+    assert not panel.run_button.isEnabled()
     damaged.with_suffix(".json").write_text(
         fetch_weights("default").with_suffix(".json").read_text()
     )
     panel.weights.add_file(damaged)
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     assert "truncated or not a weights file" in panel.message.text()
 
@@ -296,7 +296,7 @@ def test_the_window_stays_responsive(viewer, panel, sheet, qtbot, finish):
     viewer.add_image(np.tile(sheet, (2, 1, 1)), name="many", rgb=True)
     panel.batch_size.setValue(8)
     handled = 0
-    panel.classify_button.click()
+    panel.run_button.click()
     while panel.is_running:
         QApplication.processEvents()
         handled += 1

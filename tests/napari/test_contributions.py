@@ -21,7 +21,7 @@ def test_every_command_can_be_imported(manifest):
 
 def test_the_panel_opens_from_the_menu(viewer):
     _, widget = viewer.window.add_plugin_dock_widget("napari-mambamic", "Classify tiles and cells")
-    assert widget.classify_button.text() == "Classify"
+    assert widget.run_button.text() == "Classify"
 
 
 @pytest.mark.parametrize("sample", ["blood-cells", "blood-smear"])

@@ -57,7 +57,7 @@ def test_weights_come_from_the_preferred_place(viewer, sheet, lab_folder, prefer
     assert panel.weights.names.itemText(1) == "From afar (mambamic-t) - to download"
     panel.weights.choose("afar")
     panel.device.setCurrentText("CPU")
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     assert panel.results is not None, panel.message.text()
     assert panel.results.provenance["weights"]["name"] == "afar"
@@ -71,6 +71,6 @@ def test_a_place_that_is_not_there_is_a_sentence(viewer, sheet, lab_folder, pref
     panel = ClassifyPanel(viewer)
     viewer.window.add_dock_widget(panel)
     panel.weights.choose("afar")
-    panel.classify_button.click()
+    panel.run_button.click()
     finish(panel)
     assert "is no folder and no http address" in panel.message.text()

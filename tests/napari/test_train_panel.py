@@ -158,9 +158,9 @@ def test_labelling_needs_names_and_an_image(viewer, panel):
 def test_from_clicks_to_a_better_classification(viewer, labelled, finish):
     panel = labelled
     assert panel.sources.sources.item(0).text() == ("cells annotations: basophil 12, eosinophil 12")
-    panel.train_button.click()
+    panel.run_button.click()
     assert panel.is_running
-    assert not panel.train_button.isEnabled()
+    assert not panel.run_button.isEnabled()
     finish(panel)
     assert "Trained for" in panel.message.text()
     assert panel.checkpoint.report["validation"]["overall_accuracy"] == 1
@@ -175,7 +175,7 @@ def test_from_clicks_to_a_better_classification(viewer, labelled, finish):
     (classify,) = (w for w in QApplication.allWidgets() if isinstance(w, ClassifyPanel))
     assert classify.weights.weights == "two-kinds"
     classify.device.setCurrentText("CPU")
-    classify.classify_button.click()
+    classify.run_button.click()
     finish(classify)
     assert classify.results.labels.tolist() == [0] * 12 + [1] * 12
     assert classify.results.class_names == ("basophil", "eosinophil")
@@ -197,7 +197,7 @@ def test_objects_can_be_clicked(viewer, panel, finish):
     for index in range(12):
         tool.label(index, "basophil" if index < 6 else "eosinophil")
     panel.sources.add_button.click()
-    panel.train_button.click()
+    panel.run_button.click()
     finish(panel)
     assert panel.samples.counts == {"basophil": 6, "eosinophil": 6}
     np.testing.assert_array_equal(panel.samples.pixels[0], viewer.layers["cells"].data[0:96, 0:96])
@@ -251,7 +251,7 @@ def test_several_images_a_points_layer_and_a_folder(viewer, panel, sheet, tmp_pa
     sources.image.setCurrentText("platelets")
     sources.add_button.click()
     sources.add_path(tmp_path / "cells")
-    panel.train_button.click()
+    panel.run_button.click()
     finish(panel)
     assert panel.checkpoint is not None, panel.message.text()
     report = panel.checkpoint.report
@@ -266,7 +266,7 @@ def test_a_cancelled_run_keeps_its_best_weights(labelled, finish, qtbot):
     panel = labelled
     panel.mode.setCurrentText("Last stage: minutes")
     panel.epochs.setValue(500)
-    panel.train_button.click()
+    panel.run_button.click()
     qtbot.waitUntil(lambda: panel.curves.isVisibleTo(panel), timeout=60_000)
     assert panel.cancel_button.isEnabled()
     panel.cancel_button.click()
@@ -279,7 +279,7 @@ def test_a_cancelled_run_keeps_its_best_weights(labelled, finish, qtbot):
 
 def test_a_cell_of_the_confusion_matrix_opens_its_tiles(viewer, labelled, finish):
     panel = labelled
-    panel.train_button.click()
+    panel.run_button.click()
     finish(panel)
     panel.result.confusion.cellClicked.emit(1, 1)
     layer = viewer.layers["eosinophil told eosinophil"]
@@ -292,7 +292,7 @@ def test_a_cell_of_the_confusion_matrix_opens_its_tiles(viewer, labelled, finish
 
 def test_report_and_weights_are_files(labelled, finish, tmp_path):
     panel = labelled
-    panel.train_button.click()
+    panel.run_button.click()
     finish(panel)
     assert panel.save_weights(tmp_path / "mine.safetensors")
     assert (tmp_path / "mine.json").exists()
@@ -309,17 +309,17 @@ def test_report_and_weights_are_files(labelled, finish, tmp_path):
 
 
 def test_one_class_only_is_told_in_a_sentence(viewer, panel, finish):
-    panel.train_button.click()
+    panel.run_button.click()
     assert "no samples yet" in panel.message.text()
     panel.sources.class_names.setText("basophil, eosinophil")
     panel.sources.label_button.click()
     for index in range(5):
         panel.sources.annotator.label(index, "basophil")
     panel.sources.add_button.click()
-    panel.train_button.click()
+    panel.run_button.click()
     finish(panel)
     assert "one class only (basophil)" in panel.message.text()
-    assert panel.train_button.isEnabled()
+    assert panel.run_button.isEnabled()
 
 
 def test_the_form_is_what_the_core_gets(panel):

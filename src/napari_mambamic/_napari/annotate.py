@@ -14,7 +14,7 @@ from napari.layers import Image, Points
 from platformdirs import user_data_path
 
 from napari_mambamic._napari.from_layer import plane_of_layer
-from napari_mambamic._napari.to_layers import class_colours
+from napari_mambamic._napari.to_layers import class_colours, place_of
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.tiling import Tile, plan_tiles
 from napari_mambamic.training.annotations import Annotations
@@ -76,13 +76,7 @@ class Annotator:
             size=tile_size,
             border_width=0.04,
             opacity=0.7,
-            scale=image.scale,
-            translate=image.translate,
-            rotate=image.rotate,
-            shear=image.shear,
-            affine=image.affine,
-            units=image.units,
-            axis_labels=image.axis_labels,
+            **place_of(image),
         )
         self.layer.editable = False
         for number in range(10):

@@ -18,14 +18,10 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
-    QProgressBar,
     QPushButton,
-    QScrollArea,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
@@ -38,6 +34,7 @@ from napari_mambamic._napari.classify_layer import (
 )
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
+from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic.errors import MambamicError
@@ -54,16 +51,14 @@ DEVICES = {
 _SECONDS_BETWEEN_UPDATES = 0.2
 
 
-class ClassifyPanel(QScrollArea):
+class ClassifyPanel(RunPanel):
     """Choose an image, what to cut and weights; press Classify."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__()
+        super().__init__("Classify", width=340)
         self._viewer = napari_viewer
-        self._worker: Any = None
         self._request: Request | None = None
         self._shown: ResultLayers | None = None
-        self._stopped = False
         self._next_update = 0.0
         self.results: TileResults | None = None
 
@@ -101,20 +96,15 @@ class ClassifyPanel(QScrollArea):
         self.form.addRow("Points", self.points)
         self.form.addRow("Weights", self.weights)
         self.form.addRow("Device", device_row)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.addLayout(self.form)
-        layout.addWidget(self.advanced)
-        layout.addLayout(self._actions)
-        layout.addWidget(self.progress)
-        layout.addWidget(self.message)
-        layout.addWidget(self.legend)
-        layout.addWidget(self.save_button)
-        layout.addStretch(1)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(340)
+        self._lay_out(
+            self.form,
+            self.advanced,
+            self._actions,
+            self.progress,
+            self.message,
+            self.legend,
+            self.save_button,
+        )
 
         self.cut.currentIndexChanged.connect(self._show_fields)
         self.image.chosen.connect(self._show_fields)
@@ -172,31 +162,13 @@ class ClassifyPanel(QScrollArea):
         self.advanced.collapse(animate=False)
 
     def _build_actions(self) -> None:
-        self.classify_button = QPushButton("Classify")
-        self.classify_button.setToolTip("Classify every tile, object or point of the image")
-        self.classify_button.clicked.connect(self.start)
-        self.cancel_button = QPushButton("Cancel")
+        self.run_button.setToolTip("Classify every tile, object or point of the image")
         self.cancel_button.setToolTip("Stop after the batch at work and keep what is done")
-        self.cancel_button.clicked.connect(self.cancel)
-        self.cancel_button.setEnabled(False)
-        self._actions = QHBoxLayout()
-        self._actions.addWidget(self.classify_button, 2)
-        self._actions.addWidget(self.cancel_button, 1)
-        self.progress = QProgressBar()
-        self.progress.hide()
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.legend = Legend()
         self.save_button = QPushButton("Save table...")
         self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
         self.save_button.clicked.connect(self._choose_table)
         self.save_button.setEnabled(False)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a run is going on."""
-        return self._worker is not None
 
     def start(self) -> None:
         """Read the form and run it in a thread."""
@@ -205,27 +177,10 @@ class ClassifyPanel(QScrollArea):
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
-        self.results, self._shown, self._stopped, self._next_update = None, None, False, 0.0
+        self.results, self._shown, self._next_update = None, None, 0.0
+        self._run(_results_or_sentence, self._request)
         self._show_weights()
-        self._set_running(True)
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
-        self.progress.setRange(0, 0)
-        self._worker = create_worker(_results_or_sentence, self._request)
-        self._worker.yielded.connect(self._show_progress)
-        self._worker.returned.connect(self._take_result)
-        self._worker.errored.connect(self._show_error)
-        self._worker.finished.connect(self._finish)
-        # A panel that goes away stops its run.
-        self.destroyed.connect(self._worker.quit)
-        self._worker.start()
-
-    def cancel(self) -> None:
-        """Stop after the batch at work."""
-        if self._worker is not None:
-            self._stopped = True
-            self.cancel_button.setEnabled(False)
-            self._say("Stopping ...")
-            self._worker.quit()
 
     def check_device(self) -> None:
         """Examine torch, the driver and the scans in a thread, and tell."""
@@ -308,15 +263,7 @@ class ClassifyPanel(QScrollArea):
         if isinstance(result, str):
             self._say(result, is_error=True)
 
-    def _show_error(self, error: Exception) -> None:
-        """Tell of a defect of the program; napari shows where it happened."""
-        self._say(f"The run failed: {error!r}. What was done is kept.", is_error=True)
-
-    def _finish(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self.destroyed.disconnect(worker.quit)
-        self._set_running(False)
+    def _show_end(self) -> None:
         results = self.results
         if results is None:
             if self._stopped:
@@ -361,16 +308,11 @@ class ClassifyPanel(QScrollArea):
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
         self.legend.show_classes(names)
-        self.classify_button.setEnabled(manifest is not None and self._worker is None)
+        self.run_button.setEnabled(manifest is not None and self._worker is None)
 
     def _set_running(self, running: bool) -> None:
-        self.classify_button.setEnabled(not running)
-        self.cancel_button.setEnabled(running)
+        super()._set_running(running)
         self.save_button.setEnabled(not running and self.results is not None)
-        self.progress.setVisible(running)
-
-    def _say(self, text: str, *, is_error: bool = False) -> None:
-        self.message.setText(f"⚠ {text}" if is_error else text)
 
 
 def _results_or_sentence(
@@ -391,15 +333,3 @@ def _findings() -> str:
     from napari_mambamic.doctor import examine
 
     return "\n".join(f"{heading}: {finding}" for heading, finding in examine().items())
-
-
-def in_words(seconds: float) -> str:
-    """Time left, rounded as people say it.
-
-    >>> in_words(3725)
-    '1 h 2 min'
-    """
-    if seconds < 60:
-        return f"{max(round(seconds), 1)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

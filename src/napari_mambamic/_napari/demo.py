@@ -61,7 +61,7 @@ def open_demo() -> tuple[napari.Viewer, ClassifyPanel]:
 
 def classify_and_wait(panel: ClassifyPanel) -> TileResults:
     """Press Classify and keep the window alive until the run has ended."""
-    panel.classify_button.click()
+    panel.run_button.click()
     while panel.is_running:
         _wait(0.05)
     if panel.results is None or not panel.results.complete:

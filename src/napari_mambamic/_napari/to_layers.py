@@ -70,6 +70,12 @@ def label_geometry(grid: TileGrid) -> tuple[tuple[float, float], int]:
     ), grid.stride
 
 
+def place_of(layer: Layer) -> dict[str, Any]:
+    """Keywords that put a layer where another one is."""
+    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+    return {name: getattr(layer, name) for name in names}
+
+
 def placed_on(plane: LayerPlane, origin: tuple[float, float], side: float) -> dict[str, Any]:
     """Keywords that place a layer on an image plane.
 
@@ -152,13 +158,7 @@ class ResultLayers:
                 border_width=0.05,
                 opacity=0.8,
                 metadata=metadata,
-                scale=objects.scale,
-                rotate=objects.rotate,
-                shear=objects.shear,
-                affine=objects.affine,
-                translate=objects.translate,
-                units=objects.units,
-                axis_labels=objects.axis_labels,
+                **place_of(objects),
             )
         else:
             data = objects.data[0] if objects.multiscale else objects.data

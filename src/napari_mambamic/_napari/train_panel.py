@@ -8,27 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.components import ViewerModel
-from napari.qt.threading import create_worker
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
-    QProgressBar,
     QPushButton,
-    QScrollArea,
     QSpinBox,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_mambamic._napari.chart import Chart
-from napari_mambamic._napari.classify_panel import DEVICES, in_words
+from napari_mambamic._napari.classify_panel import DEVICES
 from napari_mambamic._napari.live import LivePreview
+from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.sample_sources import SampleSources
 from napari_mambamic._napari.training_result import TrainingResult
 from napari_mambamic.errors import MambamicError
@@ -53,14 +48,12 @@ class Started:
     samples: Samples
 
 
-class TrainPanel(QScrollArea):
+class TrainPanel(RunPanel):
     """Choose samples, a start and a mode; press Train."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__()
+        super().__init__("Train", width=380)
         self._viewer = napari_viewer
-        self._worker: Any = None
-        self._stopped = False
         self.samples: Samples | None = None
         self.checkpoint: Checkpoint | None = None
 
@@ -71,25 +64,22 @@ class TrainPanel(QScrollArea):
         self.curves.hide()
         self.result = TrainingResult()
         self.result.cell_chosen.connect(self.show_tiles)
-        inside = QWidget()
-        layout = QVBoxLayout(inside)
-        layout.addWidget(self.sources)
-        layout.addLayout(self.form)
-        layout.addLayout(self._actions)
-        for widget in (self.progress, self.message, self.curves, self.result):
-            layout.addWidget(widget)
-        layout.addLayout(self._uses)
-        layout.addStretch(1)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(380)
-        self._set_running(False)
-        self._live: LivePreview | None = None
         self.live = QCheckBox("Live: show what the labels teach, after each one")
         self.live.setToolTip("Colours the tiles by a head that is fitted to the labels so far")
         self.live.toggled.connect(self._toggle_live)
-        layout.insertWidget(1, self.live)
+        self._lay_out(
+            self.sources,
+            self.live,
+            self.form,
+            self._actions,
+            self.progress,
+            self.message,
+            self.curves,
+            self.result,
+            self._uses,
+        )
+        self._set_running(False)
+        self._live: LivePreview | None = None
         self.sources.changed.connect(self._follow_labels)
         self.sources.kind.currentIndexChanged.connect(self._show_live)
         self._show_live()
@@ -127,19 +117,8 @@ class TrainPanel(QScrollArea):
         self._show_start()
 
     def _build_actions(self) -> None:
-        self.train_button = QPushButton("Train")
-        self.train_button.setToolTip("Hold some samples back, learn from the others")
-        self.train_button.clicked.connect(self.start)
-        self.cancel_button = QPushButton("Cancel")
+        self.run_button.setToolTip("Hold some samples back, learn from the others")
         self.cancel_button.setToolTip("Stop after the step at work and keep the best so far")
-        self.cancel_button.clicked.connect(self.cancel)
-        self._actions = QHBoxLayout()
-        self._actions.addWidget(self.train_button, 2)
-        self._actions.addWidget(self.cancel_button, 1)
-        self.progress = QProgressBar()
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.name = QLineEdit("my-weights")
         self.name.setAccessibleName("Name")
         self.name.setToolTip("Classify lists the weights by this name")
@@ -161,11 +140,6 @@ class TrainPanel(QScrollArea):
         self._uses.addLayout(name_row)
         self._uses.addLayout(button_row)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a run is going on."""
-        return self._worker is not None
-
     def start(self) -> None:
         """Read the form and train in a thread."""
         try:
@@ -173,29 +147,11 @@ class TrainPanel(QScrollArea):
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
-        self._stopped, self.checkpoint, self.samples = False, None, None
-        self._set_running(True)
+        self.checkpoint, self.samples = None, None
         self.result.hide()
         self.curves.hide()
-        self.progress.setRange(0, 0)
         self._say("Reading the samples ...")
-        self._worker = create_worker(
-            _checkpoint_or_sentence, read, self.start_from.currentData(), self._settings()
-        )
-        self._worker.yielded.connect(self._show_progress)
-        self._worker.returned.connect(self._take_result)
-        self._worker.errored.connect(self._show_error)
-        self._worker.finished.connect(self._finish)
-        self.destroyed.connect(self._worker.quit)
-        self._worker.start()
-
-    def cancel(self) -> None:
-        """Stop after the step at work."""
-        if self._worker is not None:
-            self._stopped = True
-            self.cancel_button.setEnabled(False)
-            self._say("Stopping ...")
-            self._worker.quit()
+        self._run(_checkpoint_or_sentence, read, self.start_from.currentData(), self._settings())
 
     def use_for_classify(self) -> None:
         """Keep the weights under their name, and choose them in the Classify panel."""
@@ -351,14 +307,7 @@ class TrainPanel(QScrollArea):
         seconds = result.report["seconds"]
         self._say(f"Trained for {in_words(seconds)} on {result.report['device']}.")
 
-    def _show_error(self, error: Exception) -> None:
-        self._say(f"The run failed: {error!r}. The best weights so far are kept.", is_error=True)
-
-    def _finish(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self.destroyed.disconnect(worker.quit)
-        self._set_running(False)
+    def _show_end(self) -> None:
         if self._stopped:
             kept = "The best weights so far are kept" if self.checkpoint else "Nothing was learned"
             self._say(f"Stopped. {kept}.")
@@ -390,15 +339,10 @@ class TrainPanel(QScrollArea):
                 self.sources.tile_size.setValue(size)
 
     def _set_running(self, running: bool) -> None:
-        self.train_button.setEnabled(not running)
-        self.cancel_button.setEnabled(running)
-        self.progress.setVisible(running)
+        super()._set_running(running)
         usable = not running and self.checkpoint is not None
         for widget in (self.name, self.use_button, self.save_button, self.report_button):
             widget.setVisible(usable)
-
-    def _say(self, text: str, *, is_error: bool = False) -> None:
-        self.message.setText(f"⚠ {text}" if is_error else text)
 
 
 def _checkpoint_or_sentence(

@@ -1,0 +1,135 @@
+"""What panels share that run something long: a worker, Cancel, a progress bar and a message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+
+class RunPanel(QScrollArea):
+    """A form with a button that runs a generator in a thread.
+
+    Parameters
+    ----------
+    action : str
+        On the button.
+    width : int
+        The least, in px.
+    """
+
+    def __init__(self, action: str, *, width: int) -> None:
+        super().__init__()
+        self._worker: Any = None
+        self._stopped = False
+        self.run_button = QPushButton(action)
+        self.run_button.clicked.connect(self.start)
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.clicked.connect(self.cancel)
+        self.cancel_button.setEnabled(False)
+        self._actions = QHBoxLayout()
+        self._actions.addWidget(self.run_button, 2)
+        self._actions.addWidget(self.cancel_button, 1)
+        self.progress = QProgressBar()
+        self.progress.hide()
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setWidgetResizable(True)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(width)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is going on."""
+        return self._worker is not None
+
+    def start(self) -> None:
+        """Read the form and `_run` it."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Stop after the step at work."""
+        if self._worker is not None:
+            self._stopped = True
+            self.cancel_button.setEnabled(False)
+            self._say("Stopping ...")
+            self._worker.quit()
+
+    def _lay_out(self, *items: QWidget | QLayout) -> None:
+        """Stack widgets and layouts."""
+        inside = QWidget()
+        layout = QVBoxLayout(inside)
+        for item in items:
+            if isinstance(item, QLayout):
+                layout.addLayout(item)
+            else:
+                layout.addWidget(item)
+        layout.addStretch(1)
+        self.setWidget(inside)
+
+    def _run(self, generator: Callable[..., Any], *arguments: Any) -> None:
+        """Start a generator in a thread."""
+        self._stopped = False
+        self.progress.setRange(0, 0)
+        self._worker = create_worker(generator, *arguments)
+        self._set_running(True)
+        self._worker.yielded.connect(self._show_progress)
+        self._worker.returned.connect(self._take_result)
+        self._worker.errored.connect(self._show_error)
+        self._worker.finished.connect(self._finish)
+        # A panel that goes away stops its run.
+        self.destroyed.connect(self._worker.quit)
+        self._worker.start()
+
+    def _finish(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self.destroyed.disconnect(worker.quit)
+        self._set_running(False)
+        self._show_end()
+
+    def _show_progress(self, progress: Any) -> None:
+        """Take what the generator yields."""
+
+    def _take_result(self, result: Any) -> None:
+        """Take what it returns; not called when it is cancelled."""
+
+    def _show_end(self) -> None:
+        """Tell how it ended, whichever way."""
+
+    def _show_error(self, error: Exception) -> None:
+        """Tell of a defect of the program; napari shows where it happened."""
+        self._say(f"The run failed: {error!r}. What was done is kept.", is_error=True)
+
+    def _set_running(self, running: bool) -> None:
+        self.run_button.setEnabled(not running)
+        self.cancel_button.setEnabled(running)
+        self.progress.setVisible(running)
+
+    def _say(self, text: str, *, is_error: bool = False) -> None:
+        self.message.setText(f"⚠ {text}" if is_error else text)
+
+
+def in_words(seconds: float) -> str:
+    """Time left, rounded as people say it.
+
+    >>> in_words(3725)
+    '1 h 2 min'
+    """
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
