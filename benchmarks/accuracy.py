@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--balance", default="root")
     parser.add_argument("--zoom", type=float, default=1.2)
+    parser.add_argument("--gain", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--out", type=Path, required=True)
@@ -95,6 +96,7 @@ def main() -> None:
         batch_size=options.batch_size,
         balance=options.balance,
         zoom=options.zoom,
+        gain=options.gain,
         seed=options.seed,
         choose_best=False,
         validation_share=0.15,

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.annotate import HELP, Annotator
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
-from napari_mambamic._napari.samples_from_layers import samples_from_layers
+from napari_mambamic._napari.samples_from_layers import annotated_tiles
 from napari_mambamic.errors import MambamicError, SamplesError
 from napari_mambamic.tiling import ObjectTiles, tiles_of_objects
 from napari_mambamic.training.datasets import samples_from_path
@@ -49,7 +49,7 @@ class Source:
     """A name for people, and how the samples are read when training starts."""
 
     name: str
-    read: Callable[[int], Samples]
+    read: Callable[[], Samples]
 
 
 class SampleSources(QWidget):
@@ -173,7 +173,7 @@ class SampleSources(QWidget):
 
     def add_path(self, path: str | Path) -> None:
         """Add a folder or a file; it is read when training starts."""
-        self._append(Source(str(Path(path).name), lambda size: samples_from_path(path)), str(path))
+        self._append(Source(str(Path(path).name), lambda: samples_from_path(path)), str(path))
 
     def remove(self) -> None:
         """Take the chosen source off the list, or the last."""
@@ -194,8 +194,8 @@ class SampleSources(QWidget):
         """
         if not self._added:
             raise SamplesError("There are no samples yet. Label some tiles, and press Add samples.")
-        sources, size = list(self._added), self.tile_size.value()
-        return lambda: join_samples([source.read(size) for source in sources])
+        sources = list(self._added)
+        return lambda: join_samples([source.read() for source in sources])
 
     def _add_annotations(self) -> None:
         annotator = self.annotator
@@ -207,12 +207,11 @@ class SampleSources(QWidget):
         self, layer: Layer, *, image: Image | None = None, size: int | None = None
     ) -> None:
         image = image or self.image.layer
-        # Read now: layers belong to the thread of the window, and may be gone when training starts.
-        samples = samples_from_layers(
+        found = annotated_tiles(
             self._viewer, image, layer, tile_size=size or self.tile_size.value()
         )
-        counts = ", ".join(f"{name} {n}" for name, n in samples.counts.items())
-        self._append(Source(layer.name, lambda _: samples), f"{layer.name}: {counts}")
+        counts = ", ".join(f"{name} {n}" for name, n in found.counts.items())
+        self._append(Source(layer.name, found.read), f"{layer.name}: {counts}")
 
     def _append(self, source: Source, text: str) -> None:
         for row, known in enumerate(self._added):

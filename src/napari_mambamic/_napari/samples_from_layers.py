@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,31 @@ from napari_mambamic._napari.from_layer import (
     vertices_of_layer,
 )
 from napari_mambamic.errors import SamplesError
+from napari_mambamic.image import ImagePyramid
 from napari_mambamic.tiling import Tile, plan_tiles, tiles_at_points
 from napari_mambamic.training.samples import Samples, samples_from_image
 
 _MAJORITY = 0.5  # share of a tile that paint of one class has to cover
+
+
+@dataclass(frozen=True)
+class AnnotatedTiles:
+    """Tiles of an image with their classes; no pixels are read yet."""
+
+    image: ImagePyramid
+    tiles: list[Tile]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tiles of each class."""
+        counted = np.bincount(self.labels, minlength=len(self.class_names)).tolist()
+        return dict(zip(self.class_names, counted, strict=True))
+
+    def read(self) -> Samples:
+        """Read the pixels, on any thread."""
+        return samples_from_image(self.image, self.tiles, self.labels, class_names=self.class_names)
 
 
 def samples_from_layers(
@@ -55,6 +77,18 @@ def samples_from_layers(
     SamplesError
         Nothing is annotated.
     """
+    return annotated_tiles(viewer, image, annotations, tile_size=tile_size, column=column).read()
+
+
+def annotated_tiles(
+    viewer: ViewerModel,
+    image: Image,
+    annotations: Layer,
+    *,
+    tile_size: int,
+    column: str | None = None,
+) -> AnnotatedTiles:
+    """Find what is annotated, on the thread of the window; see `samples_from_layers`."""
     plane = plane_of_layer(viewer, image)
     if isinstance(annotations, Points):
         places, numbers = points_of_layer(plane, annotations)
@@ -77,7 +111,7 @@ def samples_from_layers(
         )
     names = sorted(set(words.tolist()))
     labels = np.array([names.index(word) for word in words])
-    return samples_from_image(plane.image, list(tiles), labels, class_names=names)
+    return AnnotatedTiles(plane.image, list(tiles), labels, tuple(names))
 
 
 def class_columns(layer: Layer) -> list[str]:

@@ -17,19 +17,24 @@ from napari_mambamic.errors import TrainingError
 PRESETS = ("none", "bright-field", "fluorescence", "autoaugment")
 
 
-def make_augmentation(preset: str, *, zoom: float = 1.2) -> Callable[[Tensor], Tensor]:
+def make_augmentation(
+    preset: str, *, zoom: float = 1.2, gain: float | None = None
+) -> Callable[[Tensor], Tensor]:
     """Function from patches (n, channel, y, x) with values 0 to 1 to changed ones of that kind.
 
     Parameters
     ----------
     preset : str
         "none"; "bright-field": any turn, mirror image, zoom, shift by up to 8 %, contrast, light,
-        and gain and gamma per channel; "fluorescence": the same places, gain per channel by up to
-        1.5, offset, and noise, all relative to what the channel holds; "autoaugment": the ImageNet
+        and gain and gamma per channel; "fluorescence": the same places, gain per channel, offset
+        and noise, all relative to what the channel holds; "autoaugment": the ImageNet
         policy of AutoAugment (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB
         alone.
     zoom : float
         Largest zoom, in and out.
+    gain : float, optional
+        Largest change of brightness, up and down; by default 1.12 for bright-field and 1.5 for
+        fluorescence.
 
     Raises
     ------
@@ -56,23 +61,23 @@ def make_augmentation(preset: str, *, zoom: float = 1.2) -> Callable[[Tensor], T
         ),
     )
     if preset == "bright-field":
-        return lambda patches: jitter_stain(place(patches))
-    return lambda patches: add_noise(jitter_gain(place(patches))).clamp(0, 1)
+        return lambda patches: jitter_stain(place(patches), gain or 1.12)
+    return lambda patches: add_noise(jitter_gain(place(patches), gain or 1.5)).clamp(0, 1)
 
 
-def jitter_stain(patches: Tensor) -> Tensor:
+def jitter_stain(patches: Tensor, gain: float) -> Tensor:
     """Change contrast and light, and gain and gamma of each channel."""
     mean = patches.mean(dim=(2, 3), keepdim=True)
     patches = (patches - mean) * _around_one(patches, 0.15, 1) + mean
     channels = patches.shape[1]
-    gains = _around_one(patches, 0.12, 1) * _around_one(patches, 0.05, channels)
+    gains = gain ** (_around_one(patches, 1.0, 1) - 1) * _around_one(patches, 0.05, channels)
     gamma = _around_one(patches, 0.15, channels)
     return (patches.clamp(1e-3, 1) ** gamma * gains).clamp(0, 1)
 
 
-def jitter_gain(patches: Tensor) -> Tensor:
+def jitter_gain(patches: Tensor, gain: float) -> Tensor:
     """Change gain and offset of each channel."""
-    gains = 1.5 ** (_around_one(patches, 1.0, patches.shape[1]) - 1)
+    gains = gain ** (_around_one(patches, 1.0, patches.shape[1]) - 1)
     offsets = (_around_one(patches, 0.02, patches.shape[1]) - 1) * patches.amax((2, 3), True)
     return patches * gains + offsets
 

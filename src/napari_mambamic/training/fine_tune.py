@@ -31,7 +31,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.classifier import TileClassifier
 from napari_mambamic.devices import DeviceChoice, choose_device, choose_precision
-from napari_mambamic.errors import DeviceError, TrainingError
+from napari_mambamic.errors import DeviceError, ExportError, TrainingError
 from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.networks import build_network
 from napari_mambamic.networks.triton_loading import load_triton
@@ -85,6 +85,9 @@ class TrainConfig:
         A preset of `make_augmentation`, or "auto": bright-field for RGB, else fluorescence.
     zoom : float
         Largest zoom of the augmentation; 1 where the size tells classes apart.
+    gain : float, optional
+        Largest change of brightness; 1 where brightness tells classes apart, such as the amount of
+        DNA.  By default that of the augmentation.
     patience : int, optional
         Stop after so many epochs without a better validation.
     choose_best : bool
@@ -111,6 +114,7 @@ class TrainConfig:
     balance: Literal["none", "root", "full"] = "root"
     augmentation: str = "auto"
     zoom: float = 1.2
+    gain: float | None = None
     patience: int | None = None
     choose_best: bool = True
     validation_share: float = 0.2
@@ -334,7 +338,7 @@ class _Run:
         if preset == "auto":
             preset = "bright-field" if samples.channels == _RGB else "fluorescence"
         self.augmentation = preset
-        self.augment = make_augmentation(preset, zoom=config.zoom)
+        self.augment = make_augmentation(preset, zoom=config.zoom, gain=config.gain)
         rate = config.learning_rate or (2e-3 if start is None else 5e-4)
         load_triton()  # before torch does, which it does to make an optimiser
         kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
@@ -721,8 +725,11 @@ class _Run:
             "best": (merit, weights, torch.from_numpy(logits)),
             "notes": self.notes,
         }
-        with written_atomically(self.folder / _CHECKPOINT) as temporary:
-            torch.save(state, temporary)
+        try:
+            with written_atomically(self.folder / _CHECKPOINT) as temporary:
+                torch.save(state, temporary)
+        except (ExportError, RuntimeError) as error:  # torch tells of a full disk as the latter
+            self.notes.append(f"the state could not be kept in {self.folder}: {error}")
 
     def _fingerprint(self) -> str:
         """Digest of what decides the outcome."""

@@ -216,6 +216,22 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         fine_tune(two_classes(), start=None, config=FAST, folder=tmp_path)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
+def test_a_full_disk_is_told_and_does_not_end_the_run(tmp_path, monkeypatch):
+    original = torch.save
+
+    def save_to_a_full_disk(state, path):
+        original(state, "/dev/full")
+
+    monkeypatch.setattr(torch, "save", save_to_a_full_disk)
+    checkpoint = fine_tune(
+        two_classes(), start=None, config=replace(FAST, epochs=2), folder=tmp_path
+    )
+    assert len(checkpoint.report["history"]) == 2
+    assert "could not be kept" in checkpoint.report["notes"][0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_users_random_numbers_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(3)
@@ -334,6 +350,22 @@ def test_augmented_patches_stay_patches(preset):
     assert torch.equal(changed, patches) == (preset == "none")
     torch.manual_seed(1)
     assert torch.equal(augment(patches), changed)
+
+
+@pytest.mark.parametrize("preset", ["bright-field", "fluorescence"])
+def test_zoom_and_gain_can_be_turned_off(preset):
+    torch.manual_seed(0)
+    patches = torch.full((64, 1, 24, 24), 0.3)
+    bright = make_augmentation(preset)(patches).mean(dim=(1, 2, 3))
+    steady_light = make_augmentation(preset, gain=1.0)(patches).mean(dim=(1, 2, 3))
+    assert bright.std() > 2 * steady_light.std()
+    disc = (torch.hypot(*torch.meshgrid(*[torch.arange(-12.0, 12)] * 2, indexing="ij")) < 6).float()
+    discs = disc.expand(64, 1, 24, 24) * 0.5
+    areas, steady_areas = (
+        (make_augmentation(preset, zoom=zoom, gain=1.0)(discs) > 0.25).float().sum((1, 2, 3))
+        for zoom in (1.4, 1.0)
+    )
+    assert areas.std() > 3 * steady_areas.std()
 
 
 def test_faint_channels_are_not_drowned_in_noise():
