@@ -7,6 +7,7 @@ stain and white balance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,7 +26,7 @@ def make_augmentation(
     Parameters
     ----------
     preset : str
-        "none"; "bright-field": any turn, mirror image, zoom, shift by up to 8 %, contrast, light,
+        "none"; "bright-field": any turn, mirror image, zoom, shift by up to 8 %, light, contrast,
         and gain and gamma per channel; "fluorescence": the same places, gain per channel, offset
         and noise, all relative to what the channel holds; "autoaugment": the ImageNet
         policy of AutoAugment (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB
@@ -66,12 +67,13 @@ def make_augmentation(
 
 
 def jitter_stain(patches: Tensor, gain: float) -> Tensor:
-    """Change contrast and light, and gain and gamma of each channel."""
+    """Change light by up to `gain`, and in proportion contrast, and gamma and gain per channel."""
+    light = math.log(gain)
     mean = patches.mean(dim=(2, 3), keepdim=True)
-    patches = (patches - mean) * _around_one(patches, 0.15, 1) + mean
+    patches = (patches - mean) * _around_one(patches, 1.3 * light, 1) + mean
     channels = patches.shape[1]
-    gains = gain ** (_around_one(patches, 1.0, 1) - 1) * _around_one(patches, 0.05, channels)
-    gamma = _around_one(patches, 0.15, channels)
+    gains = _around_one(patches, light, 1) * _around_one(patches, 0.45 * light, channels)
+    gamma = _around_one(patches, 1.3 * light, channels)
     return (patches.clamp(1e-3, 1) ** gamma * gains).clamp(0, 1)
 
 
