@@ -55,6 +55,7 @@ class TrainPanel(RunPanel):
         super().__init__("Train", width=380)
         self._viewer = napari_viewer
         self.samples: Samples | None = None
+        self._note = ""
         self.checkpoint: Checkpoint | None = None
 
         self.sources = SampleSources(napari_viewer)
@@ -273,7 +274,8 @@ class TrainPanel(RunPanel):
         if isinstance(progress, Started):
             self.samples = progress.samples
             counts = ", ".join(f"{k} {n}" for k, n in progress.samples.counts.items())
-            self._say(f"{len(progress.samples):,} samples: {counts}")
+            self._note = progress.samples.note
+            self._say(f"{len(progress.samples):,} samples: {counts}. {self._note}")
             return
         self.checkpoint = progress.best or self.checkpoint
         if self._stopped:
@@ -305,7 +307,7 @@ class TrainPanel(RunPanel):
             return
         self.checkpoint = result
         seconds = result.report["seconds"]
-        self._say(f"Trained for {in_words(seconds)} on {result.report['device']}.")
+        self._say(f"Trained for {in_words(seconds)} on {result.report['device']}. {self._note}")
 
     def _show_end(self) -> None:
         if self._stopped:

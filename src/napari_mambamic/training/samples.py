@@ -8,11 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from napari_mambamic.errors import SamplesError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.patches import read_tiles
 from napari_mambamic.tiling import Tile
+
+_ENOUGH_FOR_REGIONS = 20  # tiles
 
 TRAINING, VALIDATION, TEST = "training", "validation", "test"
 
@@ -37,6 +42,8 @@ class Samples:
         (n,) where each sample is from, for messages and reports.
     pixel_size_um : float or None
         Where known.
+    note : str
+        What users should know about how the samples were made.
     """
 
     pixels: NDArray[Any]
@@ -47,6 +54,7 @@ class Samples:
     parts: NDArray[np.str_] | None = None
     names: NDArray[np.str_] | None = None
     pixel_size_um: float | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,6 +85,7 @@ def samples_from_arrays(
     parts: ArrayLike | None = None,
     names: ArrayLike | None = None,
     pixel_size_um: float | None = None,
+    note: str = "",
 ) -> Samples:
     """Samples from patches in memory.
 
@@ -91,6 +100,7 @@ def samples_from_arrays(
     groups, parts, names : array-like, optional
         See `Samples`.
     pixel_size_um : float, optional
+    note : str
 
     Raises
     ------
@@ -127,6 +137,7 @@ def samples_from_arrays(
         parts=_words(parts),
         names=_words(names),
         pixel_size_um=pixel_size_um,
+        note=note,
     )
 
 
@@ -147,20 +158,34 @@ def samples_from_image(
     Returns
     -------
     Samples
-        Tiles that overlap are in one group, so that they stay on one side of a split.
+        Tiles that overlap are in one group, so that they stay on one side of a split.  Where most
+        of them hang together, the image is divided into four regions instead, and tiles that
+        overlap tiles of another region are left out, as few as possible; ``note`` tells how many.
     """
     if not len(tiles):
         raise SamplesError(f"No tile of image {image.name!r} is labelled. Label some first.")
     tiles = list(tiles)
     if len({tile.size for tile in tiles}) > 1:
         raise SamplesError("The tiles are of several sizes; training needs one tile size.")
-    groups = [f"{image.name}, part {part}" for part in overlapping(tiles)]
+    given = np.asarray(labels)
+    parts, note = overlapping(tiles), ""
+    if len(tiles) >= _ENOUGH_FOR_REGIONS and np.bincount(parts).max() > len(tiles) / 2:
+        regions = _regions(tiles)
+        kept = np.flatnonzero(~_across(tiles, regions))
+        enough = set(given[kept].tolist()) == set(given.tolist())
+        if enough and len(set(regions[kept].tolist())) > 1:
+            note = (
+                f"{len(tiles) - len(kept)} of {len(tiles)} tiles of image {image.name!r} are left "
+                f"out: they overlap tiles of another region of the image."
+            )
+            tiles, given, parts = [tiles[i] for i in kept], given[kept], regions[kept]
     sizes = image.pixel_size_um
     return samples_from_arrays(
         read_tiles(image, tiles),
-        np.asarray(labels),
+        given,
         class_names=class_names,
-        groups=groups,
+        groups=[f"{image.name}, part {part}" for part in parts],
+        note=note,
         names=[f"{image.name} at (y, x) = ({t.y}, {t.x})" for t in tiles],
         pixel_size_um=sizes[0] if sizes and sizes[0] == sizes[1] else None,
     )
@@ -216,6 +241,7 @@ def join_samples(parts: Sequence[Samples]) -> Samples:
         groups=joined("groups", "source"),
         parts=joined("parts", ""),
         names=joined("names", "sample"),
+        note=" ".join(part.note for part in parts if part.note),
     )
 
 
@@ -225,17 +251,44 @@ def overlapping(tiles: Sequence[Tile]) -> NDArray[np.int64]:
     >>> overlapping([Tile(0, 0, 4), Tile(0, 3, 4), Tile(8, 8, 4)]).tolist()
     [0, 0, 1]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import KDTree
-
-    places = np.array([(tile.y, tile.x) for tile in tiles], dtype=float)
-    # Squares of one size share a pixel when both distances are smaller than that size.
-    pairs = KDTree(places).query_pairs(tiles[0].size - 0.5, p=np.inf, output_type="ndarray")
+    pairs = _overlapping_pairs(tiles)
     shape = (len(tiles), len(tiles))
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=shape)
     clusters: NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
     return clusters
+
+
+def _overlapping_pairs(tiles: Sequence[Tile]) -> NDArray[np.int64]:
+    places = np.array([(tile.y, tile.x) for tile in tiles], dtype=float)
+    # Squares of one size share a pixel when both distances are smaller than that size.
+    reach = tiles[0].size - 0.5
+    pairs: NDArray[np.int64] = KDTree(places).query_pairs(reach, p=np.inf, output_type="ndarray")
+    return pairs
+
+
+def _regions(tiles: Sequence[Tile]) -> NDArray[np.int64]:
+    """Numbers 0 to 3 of regions with equally many tiles: halves along the longer side, twice."""
+    places = np.array([(tile.y, tile.x) for tile in tiles], dtype=float)
+    regions = np.zeros(len(tiles), np.int64)
+    for level in range(2):
+        for region in np.unique(regions):
+            members = np.flatnonzero(regions == region)
+            longer = int(np.ptp(places[members], axis=0).argmax())
+            order = members[np.argsort(places[members, longer], kind="stable")]
+            regions[order[len(order) // 2 :]] += 2**level
+    return regions
+
+
+def _across(tiles: Sequence[Tile], regions: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mask of tiles without which no two regions overlap: the one with most overlaps first."""
+    left_out = np.zeros(len(tiles), bool)
+    pairs = _overlapping_pairs(tiles)
+    pairs = pairs[regions[pairs[:, 0]] != regions[pairs[:, 1]]]
+    while len(pairs):
+        worst = int(np.bincount(pairs.ravel()).argmax())
+        left_out[worst] = True
+        pairs = pairs[(pairs != worst).all(axis=1)]
+    return left_out
 
 
 def _words(values: ArrayLike | None) -> NDArray[np.str_] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from skimage.io import imsave
@@ -88,6 +90,23 @@ def test_tiles_that_share_a_pixel_are_together():
     assert len(set(clusters)) > 1
     # Neighbours of a grid without overlap share no pixel.
     assert len(set(overlapping([*plan_tiles((28, 28), tile_size=7)]))) == 16
+
+
+def test_an_image_whose_tiles_all_overlap_is_split_by_region():
+    image = as_image(noise(1, 200)[0], name="dense")
+    tiles = [Tile(y, x, 20) for y in range(0, 180, 12) for x in range(0, 180, 12)]
+    labels = np.arange(len(tiles)) % 2
+    assert len(set(overlapping(tiles))) == 1
+    samples = samples_from_image(image, tiles, labels, class_names=["a", "b"])
+    assert 0.7 * len(tiles) < len(samples) < len(tiles)
+    assert f"of {len(tiles)} tiles of image 'dense' are left out" in samples.note
+    split = split_samples(samples)
+    places = [tuple(map(int, re.findall(r"\d+", name))) for name in samples.names]
+    for i in split.training:
+        for j in split.validation:
+            distance = max(abs(a - b) for a, b in zip(places[i], places[j], strict=True))
+            assert distance >= 20
+    assert len(split.validation) / len(samples) == pytest.approx(0.25, abs=0.05)
 
 
 def test_sources_are_joined_by_the_names_of_their_classes():
