@@ -546,9 +546,7 @@ class _Run:
     def _close_epoch(self, epoch: int, loss: float, logits: NDArray[np.float32]) -> None:
         labels = self.samples.labels[self.split.validation]
         figures = evaluate(_softmax(logits), labels, self.samples.class_names, resamples=0)
-        validation_loss = functional.cross_entropy(
-            torch.from_numpy(logits), torch.from_numpy(labels)
-        ).item()
+        validation_loss = _cross_entropy(logits, labels)
         closed = Epoch(
             epoch + 1,
             loss,
@@ -582,10 +580,11 @@ class _Run:
             embedded.append((yield from self._predict(members, "Embedding", embed=True)))
         yield self._progress("Fitting the head")
         weight, bias = self._set_head(embedded[0])
-        logits = embedded[1] @ weight.T + bias
+        fitted, logits = (values @ weight.T + bias for values in embedded)
+        loss = _cross_entropy(fitted, self.samples.labels[self.split.training])
         self.seconds = time.perf_counter() - begin
         self.step = self.total = 1
-        self._close_epoch(0, float("nan"), logits.astype(np.float32))
+        self._close_epoch(0, loss, logits.astype(np.float32))
         return self._checkpoint()
 
     def _set_head(self, embedded: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -907,6 +906,10 @@ def _softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
     probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
     return probabilities
+
+
+def _cross_entropy(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
+    return functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
 
 
 def _headline(figures: dict[str, Any]) -> dict[str, Any]:

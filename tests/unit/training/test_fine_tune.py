@@ -117,6 +117,8 @@ def test_the_head_alone_is_fitted_in_one_go(cells):
     checkpoint = fine_tune(samples, config=TrainConfig(mode="head", device="cpu"))
     assert checkpoint.report["validation"]["overall_accuracy"] == 1
     assert checkpoint.network.head.weight.shape[0] == 2
+    assert 0 < checkpoint.report["history"][0]["loss"] < 0.2
+    json.dumps(checkpoint.report, allow_nan=False)
     same_stem = state_of(checkpoint)["merges.0.reduction"]
     assert torch.equal(same_stem, begin["merges.0.reduction"])
 
