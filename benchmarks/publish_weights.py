@@ -46,8 +46,8 @@ CARDS = {
     ),
     "cell-cycle": Card(
         "Cell cycle: 7 phases of Jurkat cells, 3 channels",
-        "weights CC BY 4.0; images BSD-3",
-        f"Images of Blasi, T. et al. Started from blood-cells-t: {_PBC}",
+        "BSD-3, as the images",
+        "Images of Blasi, T. et al.",
         "Blasi, T. et al., Nature Communications 7 (2016) 10256, doi:10.1038/ncomms10256",
         "2,735 Jurkat cells of an imaging flow cytometer: bright field, DNA, scatter; 40 px",
     ),
