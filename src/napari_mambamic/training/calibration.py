@@ -14,13 +14,17 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]
     """Temperature that logits are divided by (Guo et al., ICML 2017, arXiv 1706.04599).
 
     It minimises the negative log-likelihood of the labels (n,) under logits (n, n_classes), and is
-    kept between 0.05 and 20.
+    kept between 0.05 and 20.  As in Platt's scaling (1999), one of n + 2 labels is taken to be
+    wrong: a few samples that are all told right are no reason to be sure of everything.
     """
     scaled = np.asarray(logits, dtype=np.float64)
+    n, n_classes = scaled.shape
+    targets = np.full((n, n_classes), 1 / (n + 2) / n_classes)
+    targets[np.arange(n), labels] += 1 - 1 / (n + 2)
 
     def loss(log_temperature: float) -> float:
         likelihood = log_softmax(scaled / np.exp(log_temperature), axis=1)
-        return float(-likelihood[np.arange(len(labels)), labels].mean())
+        return float(-(targets * likelihood).sum(axis=1).mean())
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return float(np.exp(found.x))

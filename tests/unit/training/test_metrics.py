@@ -65,6 +65,13 @@ def test_the_temperature_is_found(temperature):
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.1)
 
 
+def test_few_samples_that_are_all_right_do_not_make_it_sure():
+    logits = np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]] * 4.0
+    labels = logits.argmax(axis=1)
+    confidence = softmax(logits / fit_temperature(logits, labels)).max()
+    assert confidence == pytest.approx(1 - 2 / 3 / 10, abs=0.01)
+
+
 def test_scaling_makes_overconfident_probabilities_reliable():
     logits, labels = drawn(4000, 3.0)
     before = reliability(softmax(logits), labels)
