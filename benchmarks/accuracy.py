@@ -74,7 +74,6 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, required=True)
     parser.add_argument("--network", default="mambamic-t")
     parser.add_argument("--start", help="weights to start from; by default from scratch")
-    parser.add_argument("--published-filter", action="store_true", help="with the released defect")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--patch-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
