@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_mambamic.image import as_image as as_image
     from napari_mambamic.networks import build_network as build_network
     from napari_mambamic.networks import list_networks as list_networks
+    from napari_mambamic.networks import register_network as register_network
     from napari_mambamic.patches import PatchSpec as PatchSpec
     from napari_mambamic.patches import read_patches as read_patches
     from napari_mambamic.progress import Progress as Progress
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from napari_mambamic.training.samples import join_samples as join_samples
     from napari_mambamic.training.samples import samples_from_arrays as samples_from_arrays
     from napari_mambamic.training.samples import samples_from_image as samples_from_image
+    from napari_mambamic.training.samples import without_copies as without_copies
     from napari_mambamic.weights.manifest import Manifest as Manifest
     from napari_mambamic.weights.published import import_published as import_published
     from napari_mambamic.weights.store import fetch_weights as fetch_weights
@@ -81,6 +83,7 @@ _HOMES = {
     "load_classifier": "classifier",
     "plan_tiles": "tiling",
     "read_patches": "patches",
+    "register_network": "networks",
     "samples_from_arrays": "training.samples",
     "samples_from_boxes": "training.datasets",
     "samples_from_csv": "training.datasets",
@@ -92,6 +95,7 @@ _HOMES = {
     "tiles_at_points": "tiling",
     "tiles_of_objects": "tiling",
     "write_report": "training.report",
+    "without_copies": "training.samples",
 }
 
 __all__ = sorted(_HOMES)

@@ -63,6 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=int)
     train.add_argument("--patch-size", type=int, metavar="PX")
     train.add_argument("--tile-size", type=int, metavar="PX")
+    train.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
+    )
+    train.add_argument(
+        "--drop-copies", action="store_true", help="leave out samples with the same pixels"
+    )
     train.add_argument("--test-share", type=float, metavar="SHARE")
     train.add_argument("--seed", type=int)
     train.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
@@ -156,10 +162,17 @@ def _train(options: argparse.Namespace) -> None:
     from napari_mambamic.training.datasets import samples_from_path
     from napari_mambamic.training.fine_tune import TrainConfig, TrainProgress, fine_tune
     from napari_mambamic.training.report import write_report
+    from napari_mambamic.training.samples import without_copies
 
     if not options.out.parent.is_dir():
         raise WeightsError(f"There is no folder {options.out.parent}. Create it first.")
-    samples = samples_from_path(options.samples, tile_size=options.tile_size)
+    samples = samples_from_path(
+        options.samples, tile_size=options.tile_size, skip_unreadable=options.skip_unreadable
+    )
+    if options.drop_copies:
+        samples = without_copies(samples)
+    if samples.note:
+        print(samples.note)
     print(f"{len(samples):,} samples: {', '.join(f'{k} {n}' for k, n in samples.counts.items())}")
     names = ("mode", "network", "epochs", "batch_size", "patch_size", "test_share", "seed")
     given = {name: getattr(options, name) for name in (*names, "device")}

@@ -91,6 +91,13 @@ def test_train_reads_class_folders_and_saves_weights_that_classify(cells, tmp_pa
     page = (tmp_path / "own.html").read_text(encoding="utf-8")
     assert "Confusion matrix" in page
     assert "Expected calibration error" in page
+    imsave(tmp_path / "cells" / "basophil" / "copy.png", cells[0, 3])
+    (tmp_path / "cells" / "platelet" / "12.png").write_bytes(b"")
+    assert main([*arguments, "--device", "cpu", "--skip-unreadable", "--drop-copies"]) == 0
+    said = capsys.readouterr().out
+    assert "1 unreadable images" in said
+    assert "1 copies" in said
+    assert "24 samples: basophil 12, platelet 12" in said
     imsave(tmp_path / "plane.png", cells[7, 0])
     classify = ["classify", str(tmp_path / "plane.png"), "--weights", str(out)]
     assert main([*classify, "--out", str(tmp_path), "--device", "cpu"]) == 0

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from napari_mambamic.errors import NetworkError
-from napari_mambamic.networks import build_network, list_networks
+from napari_mambamic.networks import build_network, list_networks, register_network
 from napari_mambamic.networks.published import load_published
 from napari_mambamic.networks.ss2d import SS2D
+from napari_mambamic.networks.yardsticks import ResNet18
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -131,3 +132,13 @@ def test_a_foreign_state_dict_is_refused_by_key():
         load_published(network, {"layers.9.strange": torch.zeros(3)})
     with pytest.raises(NetworkError, match="lack"):
         load_published(network, {"head.bias": torch.zeros(2)})
+
+
+def test_a_network_of_ones_own_is_built_by_its_name(monkeypatch):
+    monkeypatch.setattr("napari_mambamic.networks._registered", {})
+    register_network("resnet-18", ResNet18)
+    assert list_networks()[-1] == "resnet-18"
+    network = build_network("resnet-18", n_classes=5, in_channels=1)
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
+    with pytest.raises(NetworkError, match="'mambamic-t' already"):
+        register_network("mambamic-t", ResNet18)

@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -30,7 +31,7 @@ from napari_mambamic._napari.samples_from_layers import annotated_tiles
 from napari_mambamic.errors import MambamicError, SamplesError
 from napari_mambamic.tiling import ObjectTiles, tiles_of_objects
 from napari_mambamic.training.datasets import samples_from_path
-from napari_mambamic.training.samples import Samples, join_samples
+from napari_mambamic.training.samples import Samples, join_samples, without_copies
 
 KINDS: dict[str, type[Layer] | None] = {
     "Click tiles of the image": None,
@@ -87,6 +88,8 @@ class SampleSources(QWidget):
         self.class_names.setAccessibleName("Classes")
         self.class_names.setToolTip("Names of the classes, with commas; keys 1-9 stand for them")
         self.class_names.editingFinished.connect(self._rename_classes)
+        self.lenient = QCheckBox("Leave out unreadable images and copies")
+        self.lenient.setToolTip("Without this, the first such image stops the training")
         self.label_button = QPushButton("Start labelling")
         self.label_button.setToolTip(HELP)
         self.label_button.clicked.connect(self.start_labelling)
@@ -111,6 +114,7 @@ class SampleSources(QWidget):
             self.form.addRow(kind.__name__, box)
         self.form.addRow("Tile size", self.tile_size)
         self.form.addRow("Classes", self.class_names)
+        self.form.addRow("", self.lenient)
         buttons = QHBoxLayout()
         for button in (self.label_button, self.add_button, self.remove_button):
             buttons.addWidget(button)
@@ -173,7 +177,13 @@ class SampleSources(QWidget):
 
     def add_path(self, path: str | Path) -> None:
         """Add a folder or a file; it is read when training starts."""
-        self._append(Source(str(Path(path).name), lambda: samples_from_path(path)), str(path))
+        lenient = self.lenient.isChecked()
+
+        def read() -> Samples:
+            samples = samples_from_path(path, skip_unreadable=lenient)
+            return without_copies(samples) if lenient else samples
+
+        self._append(Source(str(Path(path).name), read), str(path))
 
     def remove(self) -> None:
         """Take the chosen source off the list, or the last."""
@@ -262,6 +272,7 @@ class SampleSources(QWidget):
         for widget in (self.image, self.tile_size):
             self.form.setRowVisible(widget, index < _FOLDER)
         self.form.setRowVisible(self.class_names, clicks)
+        self.form.setRowVisible(self.lenient, index >= _FOLDER)
         self.label_button.setVisible(clicks)
         self.add_button.setText("Add samples" if index < _FOLDER else "Choose...")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from napari_mambamic.errors import NetworkError
 
@@ -21,6 +22,7 @@ _ALIASES = {
     **{f"microscopic-mamba-{size}": f"mambamic-{size}" for size in _SIZES},
     "medmamba-x": "medmamba-t",  # MedMamba-T, trained with AutoAugment
 }
+_registered: dict[str, Callable[..., Any]] = {}
 
 
 def list_networks() -> tuple[str, ...]:
@@ -29,7 +31,29 @@ def list_networks() -> tuple[str, ...]:
     >>> list_networks()
     ('mambamic-t', 'mambamic-s', 'mambamic-b', 'medmamba-t', 'medmamba-s', 'medmamba-b')
     """
-    return _NETWORKS
+    return (*_NETWORKS, *_registered)
+
+
+def register_network(name: str, build: Callable[..., Any]) -> None:
+    """Add a network of your own, for this process, to those that can be trained and loaded.
+
+    Parameters
+    ----------
+    name : str
+        What `build_network`, training and manifests call it.
+    build : callable
+        Takes the keywords ``n_classes`` and ``in_channels`` and returns a module that maps patches
+        (n, in_channels, height, width) to logits (n, n_classes).  To start from its weights and to
+        map embeddings, the module also needs ``embed`` and a linear ``head``.
+
+    Raises
+    ------
+    NetworkError
+        The name belongs to a network that comes with the package.
+    """
+    if name in _NETWORKS or name in _ALIASES:
+        raise NetworkError(f"There is a network {name!r} already. Choose another name.")
+    _registered[name] = build
 
 
 def known_name(name: str) -> str:
@@ -41,8 +65,8 @@ def known_name(name: str) -> str:
         There is no such network; the nearest names are offered.
     """
     known = _ALIASES.get(name, name)
-    if known not in _NETWORKS:
-        near = difflib.get_close_matches(name, [*_NETWORKS, *_ALIASES], n=3, cutoff=0.3)
+    if known not in list_networks():
+        near = difflib.get_close_matches(name, [*list_networks(), *_ALIASES], n=3, cutoff=0.3)
         raise NetworkError(
             f"There is no network {name!r}. Nearest: {', '.join(near or _NETWORKS)}."
         )
@@ -75,6 +99,9 @@ def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> StagedN
     for what, count in (("n_classes", n_classes), ("in_channels", in_channels)):
         if count < 1:
             raise NetworkError(f"{what} is {count}; it must be at least 1.")
+    if known in _registered:
+        built: StagedNetwork = _registered[known](n_classes=n_classes, in_channels=in_channels)
+        return built
     depths, widths = sizes_of(known)
     from napari_mambamic.networks.mambamic import MambaMIC
     from napari_mambamic.networks.medmamba import MedMamba

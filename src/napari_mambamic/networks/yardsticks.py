@@ -48,8 +48,12 @@ def scan_left_out(network: nn.Module) -> Iterator[None]:
 class ResNet18(nn.Sequential):
     """ResNet-18 (He et al., CVPR 2016, doi:10.1109/CVPR.2016.90), as plain as torch has it."""
 
-    def __init__(self, n_classes: int) -> None:
-        layers = [*_convolved(3, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1)]
+    def __init__(self, n_classes: int, in_channels: int = 3) -> None:
+        layers = [
+            *_convolved(in_channels, 64, 7, 2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, 2, padding=1),
+        ]
         inner = 64
         for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
             layers += [_Residual(inner, channels, stride), _Residual(channels, channels, 1)]

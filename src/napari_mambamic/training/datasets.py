@@ -31,8 +31,13 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _LARGEST = 256  # px; larger images are samples of tissue, and networks see 224 px
 
 
-def samples_from_path(path: str | Path, *, tile_size: int | None = None) -> Samples:
-    """Samples from whatever a path leads to: class folders, a table, an array file, or boxes."""
+def samples_from_path(
+    path: str | Path, *, tile_size: int | None = None, skip_unreadable: bool = False
+) -> Samples:
+    """Samples from whatever a path leads to: class folders, a table, an array file, or boxes.
+
+    `skip_unreadable` is for class folders; see `samples_from_folder`.
+    """
     source = Path(path)
     if source.suffix.lower() == ".csv":
         return samples_from_csv(source, tile_size=tile_size)
@@ -44,7 +49,7 @@ def samples_from_path(path: str | Path, *, tile_size: int | None = None) -> Samp
         )
     if next(source.rglob("*.xml"), None) is not None:
         return samples_from_boxes(source, tile_size=tile_size)
-    return samples_from_folder(source, tile_size=tile_size)
+    return samples_from_folder(source, tile_size=tile_size, skip_unreadable=skip_unreadable)
 
 
 def samples_from_folder(
@@ -59,7 +64,7 @@ def samples_from_folder(
         Side that the images are resampled to; by default the median of their shorter sides, at
         most 256 px.  Of an image that is not square, the square in the middle is taken.
     skip_unreadable : bool
-        Leave unreadable images out instead of stopping at the first.
+        Leave unreadable images out, and name them in ``note``, instead of stopping at the first.
 
     Raises
     ------
@@ -77,22 +82,27 @@ def samples_from_folder(
             f"{folder} has no folders with images in them. Make a folder for each class, and put "
             f"its images (png, jpg, tif or bmp) there."
         )
-    images, kept = [], []
+    images, kept, skipped = [], [], []
     for file in files:
         try:
             images.append(_square(imread(file), file))
         except (OSError, ValueError, SyntaxError) as error:
             if skip_unreadable:
+                skipped.append(str(file.relative_to(folder)))
                 continue
             raise SamplesError(
                 f"{file} cannot be read as an image ({error}). Remove it, or choose to skip "
                 f"unreadable images."
             ) from error
         kept.append(file)
+    if not images:
+        raise SamplesError(f"None of the {len(files)} images in {folder} can be read.")
+    some = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
     return samples_from_arrays(
         _of_one_size(images, kept, tile_size),
         [file.parent.name for file in kept],
         names=[str(file.relative_to(folder)) for file in kept],
+        note=f"{len(skipped)} unreadable images are left out: {some}." if skipped else "",
     )
 
 

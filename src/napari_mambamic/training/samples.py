@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -243,6 +244,51 @@ def join_samples(parts: Sequence[Samples]) -> Samples:
         names=joined("names", "sample"),
         note=" ".join(part.note for part in parts if part.note),
     )
+
+
+def without_copies(samples: Samples) -> Samples:
+    """Samples without those that have the same pixels as an earlier one; ``note`` names them.
+
+    Raises
+    ------
+    SamplesError
+        Two samples with the same pixels have different classes.
+    """
+    first: dict[bytes, int] = {}
+    kept: list[int] = []
+    copies: list[int] = []
+    for i, pixels in enumerate(samples.pixels):
+        original = first.setdefault(hash_of(pixels), i)
+        (kept if original == i else copies).append(i)
+        if samples.labels[original] != samples.labels[i]:
+            one, other = (samples.class_names[samples.labels[k]] for k in (original, i))
+            raise SamplesError(
+                f"{samples.name_of(original)} is {one} and {samples.name_of(i)}, with the same "
+                f"pixels, is {other}. Correct one of them."
+            )
+    if not copies:
+        return samples
+    some = ", ".join(samples.name_of(i) for i in copies[:5])
+    note = f"{len(copies)} copies of other samples are left out: {some}"
+    note += ", ..." if len(copies) > 5 else "."
+    groups, parts, names = (
+        None if column is None else column[kept]
+        for column in (samples.groups, samples.parts, samples.names)
+    )
+    return replace(
+        samples,
+        pixels=samples.pixels[kept],
+        labels=samples.labels[kept],
+        groups=groups,
+        parts=parts,
+        names=names,
+        note=" ".join(filter(None, [samples.note, note])),
+    )
+
+
+def hash_of(pixels: NDArray[np.generic]) -> bytes:
+    """Digest of a patch: equal pixels have equal digests."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
 
 
 def overlapping(tiles: Sequence[Tile]) -> NDArray[np.int64]:

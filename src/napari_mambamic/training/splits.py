@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from napari_mambamic.errors import SamplesError
-from napari_mambamic.training.samples import TEST, TRAINING, VALIDATION, Samples
+from napari_mambamic.training.samples import TEST, TRAINING, VALIDATION, Samples, hash_of
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,6 @@ def _check_sides(samples: Samples, split: Split) -> None:
             if other[0] != side:
                 raise SamplesError(
                     f"The same patch is on two sides of the split: {samples.name_of(other[1])} "
-                    f"({other[0]}) and {samples.name_of(i)} ({side}). Remove one of them, or give "
-                    f"both the same group."
+                    f"({other[0]}) and {samples.name_of(i)} ({side}). Choose to leave copies out, "
+                    f"remove one of them, or give both the same group."
                 )
-
-
-def hash_of(pixels: NDArray[np.generic]) -> bytes:
-    """Digest of a patch: equal pixels have equal digests."""
-    return hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()

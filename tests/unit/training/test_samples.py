@@ -17,6 +17,7 @@ from napari_mambamic.training.datasets import (
     samples_from_csv,
     samples_from_folder,
     samples_from_npz,
+    samples_from_path,
     samples_from_points,
 )
 from napari_mambamic.training.samples import (
@@ -24,6 +25,7 @@ from napari_mambamic.training.samples import (
     overlapping,
     samples_from_arrays,
     samples_from_image,
+    without_copies,
 )
 from napari_mambamic.training.splits import split_samples
 
@@ -147,7 +149,9 @@ def test_an_unreadable_image_is_named_and_skipped_only_when_asked(class_folders)
     (class_folders / "cat" / "1.png").write_bytes(b"not an image")
     with pytest.raises(SamplesError, match=r"1\.png cannot be read as an image"):
         samples_from_folder(class_folders)
-    assert len(samples_from_folder(class_folders, skip_unreadable=True)) == 5
+    samples = samples_from_path(class_folders, skip_unreadable=True)
+    assert len(samples) == 5
+    assert samples.note.replace("\\", "/") == "1 unreadable images are left out: cat/1.png."
 
 
 def test_images_with_other_channels_are_named(class_folders):
@@ -308,3 +312,26 @@ def test_the_same_patch_on_two_sides_is_refused():
     samples.pixels[35] = samples.pixels[3]
     with pytest.raises(SamplesError, match=r"two sides of the split: 3 \(training\) and 35"):
         split_samples(samples)
+
+
+def test_copies_are_left_out_and_named():
+    samples = some(40, groups=[str(i) for i in range(40)], names=[*map(str, range(40))])
+    samples.pixels[35] = samples.pixels[3]
+    samples.labels[35] = samples.labels[3]
+    unique = without_copies(samples)
+    kept = [i for i in range(40) if i != 35]
+    np.testing.assert_array_equal(unique.pixels, samples.pixels[kept])
+    np.testing.assert_array_equal(unique.labels, samples.labels[kept])
+    assert unique.groups.tolist() == unique.names.tolist() == [str(i) for i in kept]
+    assert unique.note == "1 copies of other samples are left out: 35."
+    assert without_copies(unique) is unique
+
+
+def test_copies_of_two_classes_are_refused():
+    samples = some(4, names=["a.png", "b.png", "c.png", "d.png"])
+    samples.pixels[3] = samples.pixels[0]
+    samples.labels[:] = [0, 1, 0, 1]
+    with pytest.raises(
+        SamplesError, match=r"is kind 0 and d[.]png, with the same pixels, is kind 1"
+    ):
+        without_copies(samples)
