@@ -161,6 +161,7 @@ def _classify(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     from napari_mambamic.training.datasets import samples_from_path
     from napari_mambamic.training.fine_tune import TrainConfig, TrainProgress, fine_tune
+    from napari_mambamic.training.processes import is_first_process
     from napari_mambamic.training.report import write_report
     from napari_mambamic.training.samples import without_copies
 
@@ -195,6 +196,8 @@ def _train(options: argparse.Namespace) -> None:
         folder=options.folder,
         on_epoch=say,
     )
+    if not is_first_process():
+        return
     path = checkpoint.save(options.out)
     report = write_report(checkpoint.report, path.with_suffix(".html"), samples=samples)
     figures = checkpoint.report["validation"]

@@ -39,6 +39,7 @@ from napari_mambamic.patches import PatchSpec, prepare_patches
 from napari_mambamic.training.augment import make_augmentation
 from napari_mambamic.training.calibration import fit_temperature, reliability
 from napari_mambamic.training.metrics import evaluate
+from napari_mambamic.training.processes import Processes, is_first_process
 from napari_mambamic.training.samples import Samples
 from napari_mambamic.training.splits import Split, split_samples
 from napari_mambamic.weights.checkpoint import load_network, logits_of, save_weights
@@ -250,6 +251,9 @@ def fine_tune(
 ) -> Checkpoint:
     """Train on samples.
 
+    A script that ``accelerate launch`` or ``torchrun`` starts in several processes trains on as
+    many GPUs: each batch is shared between them, and all return the same checkpoint.
+
     Parameters
     ----------
     samples : Samples
@@ -259,7 +263,7 @@ def fine_tune(
     folder : path, optional
         Where the state is kept after each epoch; a run that was interrupted goes on from there.
     on_epoch : callable, optional
-        Called after each epoch.
+        Called after each epoch; of several processes, in the first.
 
     Raises
     ------
@@ -276,7 +280,7 @@ def fine_tune(
         except StopIteration as stop:
             result: Checkpoint = stop.value
             return result
-        if on_epoch is not None and len(progress.history) > epochs:
+        if on_epoch is not None and len(progress.history) > epochs and is_first_process():
             epochs = len(progress.history)
             on_epoch(progress)
 
@@ -299,8 +303,15 @@ def iter_fine_tune(
         test_share=config.test_share,
         seed=config.seed,
     )
-    choice = choose_device(config.device)
-    run = _Run(samples, split, start, config, choice)
+    processes = Processes.found(cpu=config.device == "cpu")
+    if processes.count > min(config.batch_size, len(split.training)):
+        raise TrainingError(
+            f"{processes.count} processes share batches of "
+            f"{min(config.batch_size, len(split.training))} samples. Choose larger batches, or "
+            f"fewer processes."
+        )
+    choice = choose_device(processes.device or config.device)
+    run = _Run(samples, split, start, config, choice, processes)
     if folder is not None:
         run.keep_in(Path(folder))
     with freed_memory_kept():
@@ -317,13 +328,16 @@ class _Run:
         start: str | Path | None,
         config: TrainConfig,
         choice: DeviceChoice,
+        processes: Processes,
     ) -> None:
         self.samples, self.split, self.config, self.choice = samples, split, config, choice
+        self.processes = processes
         self.device = choice.device
         self.start = start
         with _seeded(config.seed, 0):
             self.network, self.spec, self.origin = _begin(samples, split, start, config)
         self.network.to(self.device)
+        processes.begin_alike(self.network)
         self.trained = _unfreeze(self.network, config.mode)
         self.average = (
             AveragedModel(
@@ -379,6 +393,8 @@ class _Run:
                 losses.append(loss)
                 yield self._progress(f"Epoch {epoch + 1} of {config.epochs}", loss)
             begin = time.perf_counter()
+            for network in {self.network, self._averaged()}:
+                self.processes.average_buffers(network)
             logits = yield from self._predict(self.split.validation, "Validating")
             self.seconds += time.perf_counter() - begin
             self._close_epoch(epoch, float(np.mean(losses)), logits)
@@ -427,18 +443,22 @@ class _Run:
         self._set_rate()
         self.network.train()
         _freeze_statistics(self.network, self.trained)
-        with _seeded(config.seed, self.step + 1):
-            patches, labels = self._batch(chosen)
+        share = self.processes.share(chosen)
+        with _seeded(config.seed, self.step + 1, *self.processes.seed):
+            patches, labels = self._batch(share)
             targets = functional.one_hot(labels, len(self.samples.class_names)).float()
             if config.mixup:
                 patches, targets = _mixed(patches, targets, config.mixup)
-            loss = self._backward(patches, targets)
+            # Shares differ by one sample at most; each sample counts the same.
+            weight = len(share) * self.processes.count / len(chosen)
+            loss = self.processes.average(self._backward(patches, targets, weight))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss became {loss} in step {self.step + 1} (epoch "
                 f"{self.step // self.steps_per_epoch + 1}). The best weights before are kept. "
                 f"Lower the learning rate, which was {self.rate:g}, and check the images."
             )
+        self.processes.average_gradients(self.network)
         if config.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimiser.step()
@@ -454,8 +474,8 @@ class _Run:
         self.average.multi_avg_fn = get_ema_multi_avg_fn(decay)
         self.average.update_parameters(self.network)
 
-    def _backward(self, patches: Tensor, targets: Tensor) -> float:
-        """Gradient of the mean loss; in smaller pieces where memory is short."""
+    def _backward(self, patches: Tensor, targets: Tensor, weight: float) -> float:
+        """Gradient of `weight` times the mean loss; in smaller pieces where memory is short."""
         while True:
             self.optimiser.zero_grad(set_to_none=True)
             total = 0.0
@@ -470,7 +490,7 @@ class _Run:
                         target,
                         weight=self.class_weights.to(self.device),
                         label_smoothing=self.config.label_smoothing,
-                    ) * (len(piece) / len(patches))
+                    ) * (weight * len(piece) / len(patches))
                     loss.backward()
                     total += float(loss.detach())
                 return total
@@ -527,16 +547,18 @@ class _Run:
         """Logits (n, n_classes), or embeddings (n, d), of samples as the classifier sees them."""
         network = self._averaged()
         network.eval()
-        found = []
-        for first in range(0, len(members), 64):
+        mine = self.processes.share(members)
+        width = network.head.in_features if embed else len(self.samples.class_names)
+        found = [np.empty((0, width), np.float32)]
+        for first in range(0, len(mine), 64):
             yield self._progress(message)
-            part = members[first : first + 64]
+            part = mine[first : first + 64]
             patches = torch.from_numpy(prepare_patches(self.samples.pixels[part], self.spec))
             with torch.inference_mode():
                 batch = patches.to(self.device)
                 values = network.embed(batch) if embed else network(batch)
                 found.append(values.float().cpu().numpy())
-        return np.concatenate(found)
+        return self.processes.joined(np.concatenate(found))
 
     def _averaged(self) -> StagedNetwork:
         averaged: Any = self.network if self.average is None else self.average.module
@@ -710,7 +732,7 @@ class _Run:
         self.notes = list(state["notes"])
 
     def _keep(self) -> None:
-        if self.folder is None or self.best is None:
+        if self.folder is None or self.best is None or not is_first_process():
             return
         merit, weights, logits = self.best
         state = {
