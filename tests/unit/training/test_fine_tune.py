@@ -304,13 +304,13 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(monkeypatch):
         samples = two_classes()
         split = module.split_samples(samples, validation_share=0.25)
         choice = module.choose_device("cpu")
-        run = module._Run(samples, split, None, steady(), choice)
+        run = module._Run(samples, split, None, steady(), choice, module.Processes())
         run.network.double().eval()  # BatchNorm in training would see other batches
         run.micro_batch = micro
         patches, labels = run._batch(split.training[:8])
         targets = torch.nn.functional.one_hot(labels, 2).double()
         run.class_weights = run.class_weights.double()
-        run._backward(patches.double(), targets)
+        run._backward(patches.double(), targets, 1.0)
         gradients.append([p.grad.clone() for p in run.network.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
