@@ -58,6 +58,7 @@ class TileClassifier:
         self.manifest = manifest
         self.device = device
         self.precision = "float32"
+        self._most_patches = 2**31  # at once: what has proved to fit into the memory
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -87,24 +88,40 @@ class TileClassifier:
         DeviceError
             The GPU has not enough memory for one patch.  (A batch that is too large is halved.)
         """
+        return self.finish(self.begin(patches))
+
+    @torch.inference_mode()
+    def begin(self, patches: NDArray[np.float32]) -> list[tuple[Tensor, Tensor]]:
+        """Start `predict_prepared`, on a GPU without waiting for it; `finish` takes what it gives.
+
+        A batch that does not fit into the GPU's memory is halved, and so are those after it.
+        """
         if not len(patches):
             raise ImageError("There are no patches: give at least one.")
-        try:
-            embeddings, logits = self._forward(torch.from_numpy(patches))
-        except torch.OutOfMemoryError as error:
-            if len(patches) == 1:
-                raise DeviceError(
-                    f"The memory of {self.device.reason} does not suffice for one patch of "
-                    f"{patches.shape[-1]} px. Close other programs that use it, or choose the CPU."
-                ) from error
-            half = len(patches) // 2
-            parts = [self.predict_prepared(part) for part in (patches[:half], patches[half:])]
-            return Prediction(
-                *(
-                    np.concatenate([getattr(part, name) for part in parts])
-                    for name in ("logits", "probabilities", "embeddings")
-                )
-            )
+        waiting = torch.from_numpy(patches)
+        if self.device.device.type == "cuda":
+            waiting = waiting.pin_memory()  # from there the GPU fetches it by itself
+        parts: list[tuple[Tensor, Tensor]] = []
+        while len(waiting):
+            part = waiting[: self._most_patches]
+            try:
+                parts.append(self._forward(part))
+            except torch.OutOfMemoryError as error:
+                if len(part) == 1:
+                    raise DeviceError(
+                        f"The memory of {self.device.reason} does not suffice for one patch of "
+                        f"{patches.shape[-1]} px. Close other programs that use it, or choose the "
+                        f"CPU."
+                    ) from error
+                self._most_patches = len(part) // 2
+                continue
+            waiting = waiting[len(part) :]
+        return parts
+
+    @torch.inference_mode()
+    def finish(self, begun: list[tuple[Tensor, Tensor]]) -> Prediction:
+        """Wait for what `begin` started."""
+        embeddings, logits = (torch.cat(tensors) for tensors in zip(*begun, strict=True))
         probabilities = (logits / self.manifest.temperature).softmax(dim=1)
         return Prediction(*(_numpy(t) for t in (logits, probabilities, embeddings)))
 
@@ -112,7 +129,7 @@ class TileClassifier:
         device = self.device.device
         lowered = self.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
-            embeddings = self.network.embed(patches.to(device))
+            embeddings = self.network.embed(patches.to(device, non_blocking=True))
         return embeddings.float(), self.network.head(embeddings.float())
 
     def batch_size(self) -> int:

@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
-from collections.abc import Callable, Generator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from napari_mambamic.errors import ImageError, NothingToClassify
-from napari_mambamic.foreground import foreground_of_tiles
+from napari_mambamic.errors import ImageError, NothingToClassify, PixelSizeMissing
+from napari_mambamic.foreground import (
+    Foreground,
+    can_be_overseen,
+    foreground_of_tiles,
+    overview_step,
+    sampled_foreground,
+)
 from napari_mambamic.image import ImagePyramid, as_image
 from napari_mambamic.memory import freed_memory_kept
-from napari_mambamic.patches import PatchSpec, check_channels, read_patches
+from napari_mambamic.patches import PatchSpec, check_channels, read_patches, read_tiles
 from napari_mambamic.progress import Progress
+from napari_mambamic.read_ahead import read_ahead
 from napari_mambamic.results import TileResults
+from napari_mambamic.run_store import RunStore, key_of
+from napari_mambamic.schedule import Schedule, View
 from napari_mambamic.tiling import (
     ObjectTiles,
+    Tile,
     TileGrid,
+    places_of,
     plan_tiles,
     tiles_at_points,
     tiles_of_objects,
+    tiles_within,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +47,9 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[Progress], object]
 Region = tuple[int, int, int, int]
+Predicted = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]
+_MANY_TILES = 100_000
+_LEAST_TILE, _LARGEST_SHRINKING = 4, 64  # px; and px of the image per px of a patch
 
 
 def classify_image(
@@ -39,9 +59,13 @@ def classify_image(
     tile_size: int | None = None,
     overlap: int = 0,
     pixel_size_um: float | tuple[float, float] | None = None,
+    use_pixels: bool = False,
     region: Region | None = None,
+    within: Any = None,
+    channels: Sequence[int] | None = None,
     skip_background: bool = False,
     batch_size: int | Literal["auto"] = "auto",
+    keep_in: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> TileResults:
     """Cut an image into a grid of tiles and classify each.
@@ -50,22 +74,33 @@ def classify_image(
     ----------
     image : array-like, list of array-like or ImagePyramid
         (y, x), (y, x, 3) or (y, x, 4): numpy, dask, zarr, or a list of them (multiscale, finest
-        first; tiles are read from the finest).  See `as_image` for other axes.
+        first; tiles are read from the coarsest that is fine enough).  See `as_image` for other
+        axes.
     classifier : TileClassifier
         From `load_classifier`.
     tile_size : int, optional
-        Side of a tile in px of the image.  By default the size that the weights were trained on,
-        in micrometres where both pixel sizes are known, else in pixels.
+        Side of a tile in px of the image.  By default the size that the weights were trained on:
+        in micrometres where the weights have a pixel size, else in pixels.
     overlap : int
         Pixels that neighbours share.
     pixel_size_um : float or (float, float), optional
         Micrometres per px of the image.
+    use_pixels : bool
+        Take the weights' tile size in pixels, whatever the pixel sizes are.
     region : (int, int, int, int), optional
         (y, x, height, width) of the part to classify.
+    within : list of array-like, or array-like, optional
+        Classify the tiles whose middle lies in one of these polygons, each (k, 2) of (y, x) in px,
+        or on this mask or label image (y, x).
+    channels : sequence of int, optional
+        Which channels of the image, from 0 on, are those of the weights, in their order.
     skip_background : bool
         Leave out tiles that hold only glass or darkness.
     batch_size : int or "auto"
         Tiles that are classified at once; it does not change the labels.
+    keep_in : path, optional
+        Folder where the state is kept while the run goes on; one that was interrupted goes on from
+        there.
     on_progress : callable, optional
         Called with a `Progress` after each batch.
 
@@ -80,9 +115,13 @@ def classify_image(
         tile_size=tile_size,
         overlap=overlap,
         pixel_size_um=pixel_size_um,
+        use_pixels=use_pixels,
         region=region,
+        within=within,
+        channels=channels,
         skip_background=skip_background,
         batch_size=batch_size,
+        keep_in=keep_in,
     )
     return _drain(steps, on_progress)
 
@@ -95,14 +134,18 @@ def classify_objects(
     tile_size: int | None = None,
     object_scale: float | None = None,
     pixel_size_um: float | tuple[float, float] | None = None,
+    use_pixels: bool = False,
+    within: Any = None,
+    channels: Sequence[int] | None = None,
     batch_size: int | Literal["auto"] = "auto",
+    keep_in: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> TileResults:
     """Classify one patch per object.
 
     Parameters
     ----------
-    image, classifier, tile_size, pixel_size_um, batch_size, on_progress
+    image, classifier, on_progress and the others that are not named here
         As in `classify_image`.
     objects : array-like
         A label image (y, x) of integers, 0 = background, or (n, 2) points (y, x) in px.
@@ -117,7 +160,11 @@ def classify_objects(
         tile_size=tile_size,
         object_scale=object_scale,
         pixel_size_um=pixel_size_um,
+        use_pixels=use_pixels,
+        within=within,
+        channels=channels,
         batch_size=batch_size,
+        keep_in=keep_in,
     )
     return _drain(steps, on_progress)
 
@@ -131,10 +178,15 @@ def iter_classify(
     object_scale: float | None = None,
     overlap: int = 0,
     pixel_size_um: float | tuple[float, float] | None = None,
+    use_pixels: bool = False,
     region: Region | None = None,
+    within: Any = None,
+    channels: Sequence[int] | None = None,
     skip_background: bool = False,
     batch_size: int | Literal["auto"] = "auto",
-    with_embeddings: bool = True,
+    with_embeddings: bool | Literal["auto"] = "auto",
+    view: Callable[[], View | None] | None = None,
+    keep_in: str | Path | None = None,
 ) -> Generator[Progress, None, TileResults]:
     """Classify one batch at a time: what `classify_image` and `classify_objects` drain.
 
@@ -145,10 +197,20 @@ def iter_classify(
     ----------
     objects, object_scale
         As in `classify_objects`; without objects the image is cut into a grid.
-    with_embeddings : bool
-        Keep the embeddings (3 kB a tile).
+    tile_size, overlap and the others that are not named here
+        As in `classify_image`.
+    with_embeddings : bool or "auto"
+        Keep the embeddings (3 kB a tile); "auto": of up to 100,000 tiles.
+    view : callable, optional
+        Gives the part (y, x, height, width) of the image that the user sees, before each batch: its
+        tiles come first.
+    keep_in : path, optional
+        As in `classify_image`: with the same image, weights and settings, tiles that are done are
+        not done again.  Without embeddings.
     """
     pyramid = as_image(image, pixel_size_um=pixel_size_um)
+    if channels is not None:
+        pyramid = pyramid.with_channels(channels)
     spec = classifier.manifest.patch
     tiles = plan(
         pyramid,
@@ -158,16 +220,10 @@ def iter_classify(
         object_scale=object_scale,
         overlap=overlap,
         region=region,
+        use_pixels=use_pixels,
     )
     check_channels(pyramid.n_channels, spec)
-    wanted = np.arange(len(tiles))
-    if skip_background:
-        wanted = wanted[foreground_of_tiles(pyramid, tiles)]
-        if not len(wanted):
-            raise NothingToClassify(
-                f"All {len(tiles)} tiles of image {pyramid.name!r} look like background. Do not "
-                f"skip the background to classify them anyway."
-            )
+    wanted, rule = _wanted(pyramid, tiles, within, skip_background)
     size = classifier.batch_size() if batch_size == "auto" else int(batch_size)
     if size < 1:
         raise ImageError(f"The batch size is {batch_size}. Choose at least 1.")
@@ -177,6 +233,8 @@ def iter_classify(
         "object_scale": object_scale,
         "overlap": overlap,
         "region": region,
+        "within": _in_words(within),
+        "channels": None if channels is None else list(channels),
         "skip_background": skip_background,
         "batch_size": size,
     }
@@ -188,26 +246,106 @@ def iter_classify(
         provenance_of(pyramid, classifier, settings),
         complete=False,
     )
-    yield Progress(0, len(wanted), message="Starting", results=results)
+    if with_embeddings == "auto":
+        with_embeddings = len(tiles) <= _MANY_TILES
+    total, store = len(wanted), None
+    if keep_in is not None:
+        with_embeddings = False
+        store = _store_of(Path(keep_in), pyramid, results, wanted)
+        before, rows = store.done()
+        results.probabilities[before] = rows
+        wanted = np.setdiff1d(wanted, before)
+    done = total - len(wanted)
+    results.complete = done == total
+    yield Progress(done, total, message="Starting", results=results)
     begin = time.perf_counter()
-    with freed_memory_kept():
-        for first in range(0, len(wanted), size):
-            batch = wanted[first : first + size]
-            predicted = classifier.predict_prepared(
-                read_patches(pyramid, [tiles[i] for i in batch], spec)
-            )
-            if with_embeddings:
-                if results.embeddings is None:
-                    width = predicted.embeddings.shape[1]
-                    results.embeddings = np.full((len(tiles), width), np.nan, np.float32)
-                results.embeddings[batch] = predicted.embeddings
-            results.probabilities[batch] = predicted.probabilities
-            done = first + len(batch)
-            results.complete = done == len(wanted)
-            yield Progress(
-                done, len(wanted), time.perf_counter() - begin, "Classifying", batch, results
-            )
+    flow = _Flow(pyramid, tiles, classifier, rule, view)
+    try:
+        with freed_memory_kept(), closing(flow.predictions(wanted, size)) as predictions:
+            for batch, probabilities, embeddings in predictions:
+                results.probabilities[batch] = probabilities
+                if with_embeddings:
+                    if results.embeddings is None:
+                        shape = len(tiles), embeddings.shape[1]
+                        results.embeddings = np.full(shape, np.nan, np.float32)
+                    results.embeddings[batch] = embeddings
+                if store is not None:
+                    store.add(batch, probabilities)
+                done += len(batch)
+                results.complete = done == total
+                yield Progress(
+                    done, total, time.perf_counter() - begin, "Classifying", batch, results
+                )
+    finally:
+        if store is not None:
+            store.write()
     return results
+
+
+class _Flow:
+    """From tiles to predictions: some batches are read while one is with the network."""
+
+    def __init__(
+        self,
+        image: ImagePyramid,
+        tiles: Sequence[Tile],
+        classifier: TileClassifier,
+        foreground: Foreground | None,
+        view: Callable[[], View | None] | None,
+    ) -> None:
+        self.image, self.tiles, self.classifier = image, tiles, classifier
+        self.foreground, self.view = foreground, view
+        side = classifier.manifest.patch.patch_size
+        self.level = image.level_for(tiles[0].size / side)
+        self.on_gpu = classifier.device.device.type != "cpu"
+
+    def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
+        """Numbers of the tiles of each batch, their probabilities and their embeddings.
+
+        Tiles that turn out to be background get NaN.
+        """
+        block = self.image.chunk_shape(self.level)
+        schedule = Schedule(self.tiles, wanted, block=block)
+        # In memory, pixels come faster than threads could bring them; a GPU waits for neither.
+        threads = 4 if self.on_gpu else int(block is not None)
+        waiting: deque[tuple[NDArray[np.intp], NDArray[np.bool_], Any]] = deque()
+        with closing(
+            read_ahead(self._batches(schedule, size), self._read, threads=threads, ahead=threads)
+        ) as batches:
+            for batch, (held, patches) in batches:
+                begun = self.classifier.begin(patches) if len(patches) else None
+                waiting.append((batch, held, begun))
+                if len(waiting) > self.on_gpu:  # while it computes, the next one is sent
+                    yield self._finished(*waiting.popleft())
+            while waiting:
+                yield self._finished(*waiting.popleft())
+
+    def _batches(self, schedule: Schedule, size: int) -> Iterator[NDArray[np.intp]]:
+        while len(schedule):
+            if self.view is not None:
+                schedule.look_at(self.view())
+            yield schedule.take(size)
+
+    def _read(self, batch: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        tiles = [self.tiles[i] for i in batch]
+        held = np.ones(len(batch), bool)
+        if self.foreground is not None:
+            for i, tile in enumerate(tiles):
+                pixels = read_tiles(self.image, [tile], level=self.level)
+                held[i] = self.foreground.of_patches(pixels)[0]
+        kept = [tile for tile, holds in zip(tiles, held, strict=True) if holds]
+        return held, read_patches(self.image, kept, self.classifier.manifest.patch)
+
+    def _finished(self, batch: NDArray[np.intp], held: NDArray[np.bool_], begun: Any) -> Predicted:
+        shape = len(batch), len(self.classifier.class_names)
+        probabilities = np.full(shape, np.nan, np.float32)
+        if begun is None:
+            return batch, probabilities, np.empty((len(batch), 0), np.float32)
+        predicted = self.classifier.finish(begun)
+        probabilities[held] = predicted.probabilities
+        embeddings = np.full((len(batch), predicted.embeddings.shape[1]), np.nan, np.float32)
+        embeddings[held] = predicted.embeddings
+        return batch, probabilities, embeddings
 
 
 def plan(
@@ -219,10 +357,11 @@ def plan(
     object_scale: float | None = None,
     overlap: int = 0,
     region: Region | None = None,
+    use_pixels: bool = False,
 ) -> TileGrid | ObjectTiles:
     """Choose the tiles of a run, without reading the image."""
     if object_scale is None and tile_size is None:
-        tile_size = default_tile_size(image, spec)
+        tile_size = spec.tile_size if use_pixels else default_tile_size(image, spec)
     if objects is None:
         if tile_size is None:
             raise ImageError("A scale for objects was given, and no objects. Give a tile size.")
@@ -246,12 +385,78 @@ def plan(
 def default_tile_size(image: ImagePyramid, spec: PatchSpec) -> int:
     """Side in px of the image that shows as much as the tiles of the training images did.
 
-    In micrometres where both pixel sizes are known, else in pixels.
+    In micrometres where the weights have a pixel size, else in pixels.
+
+    Raises
+    ------
+    PixelSizeMissing
+        The weights have a pixel size and the image has none, or one that cannot be true.
     """
-    if image.pixel_size_um is None or spec.pixel_size_um is None:
+    if spec.pixel_size_um is None:
         return spec.tile_size
+    what_to_do = (
+        "Set the scale and the units of the layer (pixel_size_um in a script), or use its pixels "
+        "as they are ('Use pixels as they are' in the panel, use_pixels=True), or give a tile size."
+    )
+    if image.pixel_size_um is None:
+        raise PixelSizeMissing(
+            f"Image {image.name!r} has no pixel size in micrometres, and the weights were trained "
+            f"at {spec.pixel_size_um:g} um per px. {what_to_do}"
+        )
     pixel_size = float(np.sqrt(np.prod(image.pixel_size_um)))
-    return max(1, round(spec.tile_size * spec.pixel_size_um / pixel_size))
+    size = round(spec.tile_size * spec.pixel_size_um / pixel_size)
+    if not _LEAST_TILE <= size <= _LARGEST_SHRINKING * spec.tile_size:
+        raise PixelSizeMissing(
+            f"Image {image.name!r} has {pixel_size:g} um per px, which is implausible: a tile of "
+            f"the weights, {spec.tile_size * spec.pixel_size_um:g} um, would be {size} px wide. "
+            f"{what_to_do}"
+        )
+    return size
+
+
+def _wanted(
+    image: ImagePyramid, tiles: Sequence[Tile], within: Any, skip_background: bool
+) -> tuple[NDArray[np.intp], Foreground | None]:
+    """Numbers of the tiles to classify, and the rule for those that can only be told when read."""
+    wanted = np.arange(len(tiles))
+    if within is not None:
+        wanted = wanted[tiles_within(tiles, within)]
+        if not len(wanted):
+            raise NothingToClassify(
+                f"None of the {len(tiles)} tiles of image {image.name!r} has its middle in the "
+                f"chosen shapes or mask. Make them larger, or the tiles smaller."
+            )
+    if not skip_background:
+        return wanted, None
+    if not can_be_overseen(image, overview_step(tiles)):
+        return wanted, sampled_foreground(image, overview_step(tiles))
+    wanted = np.intersect1d(wanted, np.flatnonzero(foreground_of_tiles(image, tiles)))
+    if not len(wanted):
+        raise NothingToClassify(
+            f"All {len(tiles)} tiles of image {image.name!r} look like background. Do not "
+            f"skip the background to classify them anyway."
+        )
+    return wanted, None
+
+
+def _store_of(
+    folder: Path, image: ImagePyramid, results: TileResults, wanted: NDArray[np.intp]
+) -> RunStore:
+    provenance = results.provenance
+    settings = {k: v for k, v in provenance["settings"].items() if k != "batch_size"}
+    weights = provenance["weights"]["sha256"]
+    places = hashlib.sha256(places_of(results.tiles)[wanted].tobytes()).hexdigest()
+    key = key_of(image, {"settings": settings, "weights": weights, "tiles": places})
+    return RunStore(folder, key, len(wanted), len(results.class_names))
+
+
+def _in_words(within: Any) -> Any:
+    """Polygons as lists of numbers; of a mask, how much it covers."""
+    if within is None:
+        return None
+    if isinstance(within, (list, tuple)):
+        return [np.asarray(polygon).tolist() for polygon in within]
+    return f"mask of {int(np.count_nonzero(np.asarray(within)))} px"
 
 
 def provenance_of(

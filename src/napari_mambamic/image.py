@@ -7,7 +7,7 @@ first.  Nothing is read before `ImagePyramid.read`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -46,24 +46,33 @@ class ImagePyramid:
         Micrometres per pixel of level 0 along (y, x); None when unknown.
     name : str
         Used in messages and in the provenance of results.
+    chosen_channels : tuple of int or None
+        The channels that are read, in this order; None: all.
     """
 
     levels: tuple[ImageLevel, ...]
     channel_axis: Literal[0, 2] | None = None
     pixel_size_um: tuple[float, float] | None = None
     name: str = "image"
+    chosen_channels: tuple[int, ...] | None = None
 
     @property
     def plane_shape(self) -> tuple[int, int]:
         """(height, width) of level 0 in pixels."""
-        shape = [int(n) for n in self.levels[0].data.shape]
+        return self.shape_of(0)
+
+    def shape_of(self, level: int) -> tuple[int, int]:
+        """(height, width) of a level in its own pixels."""
+        shape = [int(n) for n in self.levels[level].data.shape]
         if self.channel_axis is not None:
             del shape[self.channel_axis]
         return shape[0], shape[1]
 
     @property
     def n_channels(self) -> int:
-        """Channels of every pixel; 1 for a grey plane."""
+        """Channels of every pixel that is read; 1 for a grey plane."""
+        if self.chosen_channels is not None:
+            return len(self.chosen_channels)
         if self.channel_axis is None:
             return 1
         return int(self.levels[0].data.shape[self.channel_axis])
@@ -82,20 +91,72 @@ class ImagePyramid:
         ndarray
             (height, width, channel) in the image's own dtype.
         """
-        data = self.levels[level].data
-        rows, columns = slice(y, y + height), slice(x, x + width)
-        if self.channel_axis == 0:
-            return np.moveaxis(np.asarray(data[:, rows, columns]), 0, 2)
-        window = np.asarray(data[rows, columns])
-        return window if self.channel_axis == 2 else window[:, :, np.newaxis]
+        return self._pixels(level, slice(y, y + height), slice(x, x + width))
 
     def overview(self, step: int) -> NDArray[Any]:
-        """Every `step`-th pixel of level 0 along both axes: (rows, columns, channel)."""
-        data = self.levels[0].data
+        """Every `step`-th pixel of level 0 along both axes: (rows, columns, channel).
+
+        Of a pyramid, the pixels of the coarsest level that has as many are taken.
+        """
+        level, strides = self._overview(step)
+        return self._pixels(level, *(slice(None, None, stride) for stride in strides))
+
+    def overview_spacing(self, step: int) -> tuple[float, float]:
+        """Px of level 0 between the pixels of an overview, along (y, x)."""
+        level, strides = self._overview(step)
+        down = self.levels[level].downsample
+        return strides[0] * down[0], strides[1] * down[1]
+
+    def _overview(self, step: int) -> tuple[int, tuple[int, int]]:
+        level = self.level_for(step)
+        down = self.levels[level].downsample
+        return level, (max(1, round(step / down[0])), max(1, round(step / down[1])))
+
+    def level_for(self, downsample: float) -> int:
+        """The coarsest level with at most `downsample` px of level 0 per px."""
+        fit = [
+            i for i, level in enumerate(self.levels) if max(level.downsample) <= downsample + 0.01
+        ]
+        return max(fit, default=0)
+
+    def chunk_shape(self, level: int = 0) -> tuple[int, int] | None:
+        """(height, width) of the blocks that a level is stored in; None where it lies in memory."""
+        chunks = getattr(self.levels[level].data, "chunks", None)
+        if chunks is None:
+            return None
+        axes = [axis for axis in range(len(chunks)) if axis != self.channel_axis]
+        # Dask tells the sizes of all blocks along an axis, zarr that of one.
+        height, width = (np.max(chunks[axis]) for axis in axes[:2])
+        return int(height), int(width)
+
+    def with_channels(self, channels: Sequence[int]) -> ImagePyramid:
+        """The same image with some of its channels, counted from 0, in a given order.
+
+        Raises
+        ------
+        ImageError
+            There is no such channel.
+        """
+        everything = replace(self, chosen_channels=None)
+        wrong = [c for c in channels if not 0 <= c < everything.n_channels]
+        if wrong or not channels:
+            raise ImageError(
+                f"Image {self.name!r} has {everything.n_channels} channels, counted from 0, and "
+                f"{list(channels)} were chosen. Choose among them."
+            )
+        return replace(self, chosen_channels=tuple(int(c) for c in channels))
+
+    def _pixels(self, level: int, rows: slice, columns: slice) -> NDArray[Any]:
+        data, chosen = self.levels[level].data, self.chosen_channels
         if self.channel_axis == 0:
-            return np.moveaxis(np.asarray(data[:, ::step, ::step]), 0, 2)
-        pixels = np.asarray(data[::step, ::step])
-        return pixels if self.channel_axis == 2 else pixels[:, :, np.newaxis]
+            if chosen is None:
+                return np.moveaxis(np.asarray(data[:, rows, columns]), 0, 2)
+            planes = {c: np.asarray(data[c, rows, columns]) for c in set(chosen)}
+            return np.stack([planes[c] for c in chosen], axis=2)
+        window = np.asarray(data[rows, columns])
+        if self.channel_axis is None:
+            window = window[:, :, np.newaxis]
+        return window if chosen is None else window[:, :, list(chosen)]
 
 
 def as_image(

@@ -51,20 +51,25 @@ class PatchSpec:
         return self.channels == ("red", "green", "blue")
 
 
-def read_tiles(image: ImagePyramid, tiles: Sequence[Tile]) -> NDArray[Any]:
+def read_tiles(image: ImagePyramid, tiles: Sequence[Tile], *, level: int = 0) -> NDArray[Any]:
     """Read tiles of one size; what sticks out of the plane is padded by reflection.
 
     Returns
     -------
     ndarray
-        (n, size, size, channel) in the image's own dtype.
+        (n, size, size, channel) in the image's own dtype; from a coarser level, as many pixels
+        fewer as it has.
     """
-    height, width = image.plane_shape
+    if level:
+        tiles = [_at_level(tile, image.levels[level].downsample) for tile in tiles]
+    height, width = image.shape_of(level)
     pixels = np.empty((len(tiles), tiles[0].size, tiles[0].size, image.n_channels), image.dtype)
     for pixels_of_tile, tile in zip(pixels, tiles, strict=True):
         rows, columns = _reflected(tile.y, tile.size, height), _reflected(tile.x, tile.size, width)
         top, left = int(rows.min()), int(columns.min())
-        window = image.read(top, left, int(rows.max()) + 1 - top, int(columns.max()) + 1 - left)
+        window = image.read(
+            top, left, int(rows.max()) + 1 - top, int(columns.max()) + 1 - left, level=level
+        )
         bottom, right = tile.y + tile.size, tile.x + tile.size
         if min(tile.y, tile.x) < 0 or bottom > height or right > width:
             window = window[rows - top][:, columns - left]
@@ -136,16 +141,27 @@ def check_channels(n_channels: int, spec: PatchSpec) -> None:
 def read_patches(
     image: ImagePyramid, tiles: Iterable[Tile], spec: PatchSpec
 ) -> NDArray[np.float32]:
-    """Read tiles of any sizes and prepare them: (n, channel, patch_size, patch_size) float32."""
+    """Read tiles of any sizes and prepare them: (n, channel, patch_size, patch_size) float32.
+
+    Of a pyramid, tiles that are shrunk are read from the coarsest level that is still as fine as
+    the patches.
+    """
     tiles = list(tiles)
     side = spec.patch_size
     patches = np.empty((len(tiles), len(spec.channels), side, side), np.float32)
     for size in sorted({tile.size for tile in tiles}):
         members = [i for i, tile in enumerate(tiles) if tile.size == size]
-        pixels = read_tiles(image, [tiles[i] for i in members])
+        level = image.level_for(size / side)
+        pixels = read_tiles(image, [tiles[i] for i in members], level=level)
         _check_finite(pixels, image, [tiles[i] for i in members])
         patches[members] = prepare_patches(pixels, spec)
     return patches
+
+
+def _at_level(tile: Tile, downsample: tuple[float, float]) -> Tile:
+    down_y, down_x = downsample
+    size = max(1, round(tile.size / max(downsample)))
+    return Tile(round(tile.y / down_y), round(tile.x / down_x), size)
 
 
 def _reflected(start: int, size: int, length: int) -> NDArray[np.intp]:

@@ -19,6 +19,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from skimage.measure import points_in_poly
 
 from napari_mambamic.errors import ImageError, NothingToClassify
 
@@ -107,6 +108,19 @@ class ObjectTiles(Sequence[Tile]):
     def __getitem__(self, index: slice) -> tuple[Tile, ...]: ...
     def __getitem__(self, index: int | slice) -> Tile | tuple[Tile, ...]:
         return self.tiles[index]
+
+
+def places_of(tiles: Sequence[Tile]) -> NDArray[np.int64]:
+    """(n, 3) of (y, x, size) of tiles, without making each of a grid.
+
+    >>> places_of(plan_tiles((4, 8), tile_size=4)).tolist()
+    [[0, 0, 4], [0, 4, 4]]
+    """
+    if isinstance(tiles, TileGrid):
+        y, x = np.meshgrid(tiles.rows, tiles.columns, indexing="ij")
+        size = np.full(len(tiles), tiles.tile_size)
+        return np.stack([y.ravel(), x.ravel(), size], axis=1).astype(np.int64)
+    return np.array([(t.y, t.x, t.size) for t in tiles], np.int64).reshape(-1, 3)
 
 
 def plan_tiles(
@@ -244,6 +258,31 @@ def tiles_of_objects(
         Tile(int(y), int(x), int(size)) for (y, x), size in zip(starts, sizes, strict=True)
     )
     return ObjectTiles(tiles, np.array([i for i, _ in found], dtype=np.int64), centres)
+
+
+def tiles_within(tiles: Sequence[Tile], within: Any) -> NDArray[np.bool_]:
+    """(n_tiles,) whether the middle of each tile lies in one of some polygons, or on a mask.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+    within : sequence of array-like, or array-like
+        Polygons, each (k, 2) of (y, x) in px of the image; or a mask (y, x) of the image's plane:
+        bool, or labels, of which 0 is outside.
+    """
+    places = places_of(tiles)
+    middles = places[:, :2] + (places[:, 2:] - 1) / 2
+    if isinstance(within, (list, tuple)):
+        inside = np.zeros(len(tiles), bool)
+        for polygon in within:
+            inside |= points_in_poly(middles, np.asarray(polygon, float))
+        return inside
+    shape = np.shape(within)
+    if len(shape) != 2:
+        raise ImageError(f"The mask has shape {shape}; give one plane (y, x), or polygons.")
+    rows, columns = (np.round(middles[:, i]).astype(int).clip(0, shape[i] - 1) for i in range(2))
+    mask: NDArray[np.bool_] = np.asarray(within)[rows, columns] > 0
+    return mask
 
 
 def _starts_around(

@@ -51,11 +51,15 @@ def short_of_memory(monkeypatch):
     return made
 
 
-def test_a_batch_too_large_for_the_memory_is_halved(short_of_memory, classifier, cells):
+def test_a_batch_too_large_for_the_memory_is_halved_and_so_are_those_after(
+    short_of_memory, classifier, cells
+):
     patches = cells.reshape(96, 96, 96, 3)[:11]
     limited, sizes = short_of_memory(3)
     got, expected = limited.predict(patches), classifier.predict(patches)
-    assert sizes == [11, 5, 2, 3, 6, 3, 3]
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    limited.predict(patches[:5])
+    assert sizes[8:] == [2, 2, 1]
     assert np.allclose(got.logits, expected.logits, atol=1e-5)
     assert np.allclose(got.probabilities, expected.probabilities, atol=1e-6)
     assert np.allclose(got.embeddings, expected.embeddings, atol=1e-5)

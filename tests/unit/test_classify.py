@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from skimage.transform import downscale_local_mean, resize
 
 from napari_mambamic import (
     classify_image,
@@ -13,8 +17,27 @@ from napari_mambamic import (
     iter_classify,
     load_classifier,
 )
-from napari_mambamic.errors import ChannelMismatch, ImageError, NothingToClassify
+from napari_mambamic.errors import (
+    ChannelMismatch,
+    ImageError,
+    NothingToClassify,
+    PixelSizeMissing,
+)
 from napari_mambamic.image import as_image
+
+
+class Counted:
+    """An array that counts the values that are read."""
+
+    def __init__(self, pixels):
+        self._pixels, self.read = pixels, 0
+        self.shape, self.dtype, self.ndim = pixels.shape, pixels.dtype, pixels.ndim
+
+    def __getitem__(self, key):
+        window = self._pixels[key]
+        self.read += window.size
+        return window
+
 
 KNOWN = np.repeat(np.arange(8), 12)
 
@@ -99,15 +122,137 @@ def test_where_the_results_came_from_is_noted(by_tiles, classifier):
     assert noted["image"]["plane_shape"] == [768, 1152]
 
 
-def test_the_tile_size_follows_the_pixel_size_where_both_are_known(sheet, classifier):
-    from dataclasses import replace
-
-    manifest = classifier.manifest
+@pytest.fixture(scope="module")
+def with_pixel_size(classifier):
+    """A classifier whose weights were trained at 0.2 um per px."""
     known = load_classifier(device="cpu")
-    known.manifest = replace(manifest, patch=replace(manifest.patch, pixel_size_um=0.2))
-    assert classify_image(sheet[:96, :96], known).tiles[0].size == 96
-    half = classify_image(sheet[:96, :96], known, pixel_size_um=0.4)
+    known.manifest = replace(
+        classifier.manifest, patch=replace(classifier.manifest.patch, pixel_size_um=0.2)
+    )
+    return known
+
+
+def test_the_tile_size_follows_the_pixel_size_where_both_are_known(sheet, with_pixel_size):
+    half = classify_image(sheet[:96, :96], with_pixel_size, pixel_size_um=0.4)
     assert half.tiles[0].size == 48
+
+
+@pytest.mark.parametrize(
+    ("pixel_size_um", "sentence"),
+    [
+        (None, "has no pixel size in micrometres, and the weights were trained at 0.2 um per px"),
+        (100, "has 100 um per px, which is implausible: a tile of the weights, 19.2 um"),
+        (1e-4, "which is implausible"),
+    ],
+)
+def test_a_missing_or_implausible_pixel_size_is_a_question(
+    sheet, with_pixel_size, pixel_size_um, sentence
+):
+    image = sheet[:96, :96]
+    with pytest.raises(PixelSizeMissing, match=re.escape(sentence)):
+        classify_image(image, with_pixel_size, pixel_size_um=pixel_size_um)
+    for answer in ({"use_pixels": True}, {"tile_size": 96}):
+        got = classify_image(image, with_pixel_size, pixel_size_um=pixel_size_um, **answer)
+        assert got.tiles[0].size == 96
+
+
+def test_the_same_cells_at_several_pixel_sizes_get_the_same_labels(sheet, classifier, by_tiles):
+    known = load_classifier(device="cpu")
+    patch = replace(classifier.manifest.patch, pixel_size_um=1.0)
+    known.manifest = replace(classifier.manifest, patch=patch)
+    fine = resize(sheet, (4 * 768, 4 * 1152), order=3, preserve_range=True).clip(0, 255)
+    for factor in (1, 2, 4):
+        image = downscale_local_mean(fine, (factor, factor, 1)).round().astype(np.uint8)
+        results = classify_image(image, known, pixel_size_um=0.25 * factor)
+        assert results.tiles[0].size == 96 * 4 / factor
+        assert (results.labels == by_tiles.labels).mean() >= 0.99
+
+
+def test_tiles_are_read_from_the_coarsest_level_that_is_fine_enough(sheet, classifier, by_tiles):
+    fine = np.repeat(np.repeat(sheet[:192], 4, axis=0), 4, axis=1)
+    levels = [
+        Counted(fine),
+        Counted(fine[::2, ::2]),
+        Counted(sheet[:192]),
+        Counted(sheet[:192:2, ::2]),
+    ]
+    got = classify_image(levels, classifier, tile_size=384)
+    assert [level.read for level in levels] == [0, 0, sheet[:192].size, 0]
+    np.testing.assert_allclose(got.probabilities, by_tiles.probabilities[:24], atol=1e-5)
+
+
+def test_a_huge_image_is_read_only_where_it_is_classified(classifier):
+    blocks = []
+
+    def block(block_info):
+        where = block_info[None]["array-location"]
+        blocks.append(where)
+        return np.full([stop - start for start, stop in where], 128, np.uint8)
+
+    huge = da.map_blocks(
+        block, chunks=((1000,) * 100, (1000,) * 100, (3,)), dtype=np.uint8, meta=np.empty((0, 0, 0))
+    )
+    assert huge.shape == (100_000, 100_000, 3)
+    got = classify_image(huge, classifier, region=(50_000, 50_000, 960, 960))
+    assert got.complete
+    assert len(got) == 100
+    assert {where[:2] for where in map(tuple, (tuple(map(tuple, b)) for b in blocks))} == {
+        ((50_000, 51_000), (50_000, 51_000))
+    }
+
+
+def test_background_of_an_image_too_large_to_oversee_is_told_tile_by_tile(
+    sheet, classifier, by_tiles, monkeypatch
+):
+    monkeypatch.setattr("napari_mambamic.foreground._MOST_PIXELS", 1000)
+    image = np.full((192, 480, 3), 240, np.uint8)
+    image[:96, :96] = sheet[:96, :96]
+    got = classify_image(image, classifier, skip_background=True)
+    assert np.flatnonzero(got.is_done).tolist() == [0]
+    np.testing.assert_allclose(got.probabilities[0], by_tiles.probabilities[0], atol=1e-5)
+    assert got.complete
+
+
+def test_only_tiles_within_polygons_or_a_mask_are_classified(sheet, classifier, by_tiles):
+    triangle = [(-1, -1), (-1, 96 * 3), (96 * 3, -1)]
+    square = [(400, 400), (400, 500), (500, 500), (500, 400)]
+    got = classify_image(sheet, classifier, within=[triangle, square])
+    chosen = np.flatnonzero(got.is_done)
+    assert chosen.tolist() == [0, 1, 2, 12, 13, 24, 4 * 12 + 4]
+    np.testing.assert_allclose(got.probabilities[chosen], by_tiles.probabilities[chosen], atol=1e-4)
+    assert got.complete
+    mask = np.zeros(sheet.shape[:2], np.int32)
+    mask[100:192, 100:192] = 7
+    got = classify_image(sheet, classifier, within=mask)
+    assert np.flatnonzero(got.is_done).tolist() == [13]
+    with pytest.raises(NothingToClassify, match="None of the 96 tiles"):
+        classify_image(sheet, classifier, within=mask * 0)
+
+
+def test_channels_are_chosen_and_ordered(sheet, classifier, by_tiles):
+    image = np.zeros((5, 96, 96 * 2), np.uint8)
+    image[[3, 0, 4]] = sheet[:96, :192].transpose(2, 0, 1)
+    for source in (
+        as_image(image, channel_axis=0),
+        as_image(image.transpose(1, 2, 0), channel_axis=2),
+    ):
+        got = classify_image(source, classifier, channels=[3, 0, 4])
+        np.testing.assert_allclose(got.probabilities, by_tiles.probabilities[:2], atol=1e-5)
+        with pytest.raises(ImageError, match=r"has 5 channels, counted from 0, and \[5, 0, 1\]"):
+            classify_image(source, classifier, channels=[5, 0, 1])
+
+
+def test_tiles_in_view_come_first_from_its_centre_and_follow_the_view(sheet, classifier):
+    views = [None, (0, 96 * 6, 96 * 3, 96 * 3), (0, 96 * 6, 96 * 3, 96 * 3), (480, 0, 96, 96)]
+    steps = iter_classify(
+        sheet, classifier, batch_size=5, view=lambda: views.pop(0) if len(views) > 1 else views[0]
+    )
+    order = [progress.tiles.tolist() for progress in steps if progress.tiles is not None]
+    assert order[0] == [0, 1, 2, 3, 4]
+    assert order[1][0] == 12 + 7
+    assert sorted(order[1] + order[2][:4]) == [6, 7, 8, 18, 19, 20, 30, 31, 32]
+    assert order[3][0] == 60
+    assert sorted(np.concatenate(order).tolist()) == list(range(96))
 
 
 def test_background_is_skipped_when_asked(sheet, classifier):
