@@ -55,8 +55,13 @@ class TileResults:
     @property
     def labels(self) -> NDArray[np.int64]:
         """(n_tiles,) index of the most probable class; -1 where a tile was not classified."""
-        best = np.nan_to_num(self.probabilities, nan=-1.0).argmax(axis=1)
-        return np.where(self.is_done, best, -1)
+        return self.labels_of(slice(None))
+
+    def labels_of(self, tiles: NDArray[np.intp] | slice) -> NDArray[np.int64]:
+        """As `labels`, of some tiles."""
+        rows = self.probabilities[tiles]
+        best = np.nan_to_num(rows, nan=-1.0).argmax(axis=1)
+        return np.where(np.isfinite(rows[:, 0]), best, -1)
 
     @property
     def object_ids(self) -> NDArray[np.int64] | None:

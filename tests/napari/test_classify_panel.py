@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from napari.layers import Image, Labels, Points
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QSpinBox
 
-from napari_mambamic import classify_image, classify_layer
+from napari_mambamic import (
+    Manifest,
+    PatchSpec,
+    build_network,
+    classify_image,
+    classify_layer,
+)
+from napari_mambamic.patches import prepare_patches
+from napari_mambamic.weights.checkpoint import save_weights
 from napari_mambamic.weights.store import fetch_weights
 
 
@@ -20,6 +30,35 @@ from napari_mambamic.weights.store import fetch_weights
 def image(viewer, sheet):
     """Two rows of cells: 12 basophils and 12 eosinophils."""
     return viewer.add_image(sheet[:192], name="cells", rgb=True)
+
+
+@pytest.fixture
+def with_pixel_size(tmp_path):
+    """The bundled weights, as if they had been trained at 0.2 um per px."""
+    source = fetch_weights("default")
+    path = tmp_path / "with-pixel-size.safetensors"
+    path.write_bytes(source.read_bytes())
+    manifest = Manifest.read(source.with_suffix(".json"))
+    patch = replace(manifest.patch, pixel_size_um=0.2)
+    replace(manifest, patch=patch).write(path.with_suffix(".json"))
+    return path
+
+
+@pytest.fixture
+def cell_cycle(tmp_path):
+    """Weights for three fluorescence channels, untrained, and an image (40, 120, 3) for them."""
+    torch.manual_seed(0)
+    network = build_network("mambamic-t", n_classes=2, in_channels=3).eval()
+    patch = PatchSpec(40, 40, ("Ch3", "Ch4", "Ch6"), (0.1, 0.2, 0.3), (0.1, 0.2, 0.3))
+    manifest = Manifest("phases", "two phases", "mambamic-t", ("G1", "S"), patch, "")
+    pixels = np.random.default_rng(0).integers(0, 65535, (40, 120, 3)).astype(np.uint16)
+    with torch.inference_mode():
+        ready = torch.from_numpy(prepare_patches(pixels[np.newaxis, :, :40], patch))
+        logits = network(ready)[0].numpy()
+    path = tmp_path / "phases.safetensors"
+    test = pixels[:, :40], logits
+    save_weights(network, path, manifest, self_test=test, dtype="float32")
+    return path, pixels
 
 
 def test_classify_adds_a_layer_a_legend_and_a_status(viewer, panel, image, finish, classifier):
@@ -301,3 +340,90 @@ def test_the_window_stays_responsive(viewer, panel, sheet, qtbot, finish):
         QApplication.processEvents()
         handled += 1
     assert handled > 100
+
+
+def test_all_planes_of_a_stack_or_a_range_are_classified(viewer, panel, sheet, finish, classifier):
+    grey = sheet[:192, :384].mean(axis=-1).astype(np.uint8)
+    stack = np.stack([grey, grey[:, ::-1], grey[::-1]])
+    viewer.add_image(stack, name="stack")
+    assert not panel.planes_row.isHidden()
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    layer = viewer.layers["stack classes"]
+    assert layer.data.shape == (3, 2, 4)
+    for z in range(3):
+        expected = classify_image(stack[z], classifier).labels + 1
+        np.testing.assert_array_equal(layer.data[z].ravel(), expected)
+    assert "24 classified" in panel.message.text()
+    assert "3 planes" in panel.message.text()
+    assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 24
+    panel.planes.setCurrentText("From ... to")
+    panel.first_plane.setValue(1)
+    panel.last_plane.setValue(2)
+    panel.run_button.click()
+    finish(panel)
+    part = viewer.layers["stack classes [1]"]
+    np.testing.assert_array_equal(part.data, layer.data[1:])
+    np.testing.assert_allclose(part.data_to_world((0, 0, 0)), layer.data_to_world((1, 0, 0)))
+
+
+def test_a_channel_axis_and_single_layers_give_the_same(viewer, panel, finish, cell_cycle):
+    path, pixels = cell_cycle
+    axis_labels = ("c", "y", "x")
+    viewer.add_image(pixels.transpose(2, 0, 1), name="one layer", axis_labels=axis_labels)
+    panel.weights.add_file(path)
+    assert [row.currentText() for row in panel.channels.rows] == [
+        f"one layer, channel {i}" for i in range(3)
+    ]
+    panel.run_button.click()
+    finish(panel)
+    expected = panel.results.probabilities
+    assert panel.results.complete, panel.message.text()
+    viewer.layers.clear()
+    for i in range(3):
+        viewer.add_image(pixels[..., i], name=f"layer {i}")
+    panel.image.choose(viewer.layers["layer 0"])
+    panel.weights.changed.emit()
+    for i, row in enumerate(panel.channels.rows):
+        row.setCurrentText(f"layer {i}")
+    panel.run_button.click()
+    finish(panel)
+    np.testing.assert_allclose(panel.results.probabilities, expected, atol=1e-5)
+
+
+def test_only_where_shapes_are_is_classified(viewer, panel, image, finish):
+    shapes = viewer.add_shapes([[(0, 0), (0, 300), (96, 300), (96, 0)]], name="here")
+    panel.where.choose(shapes)
+    panel.run_button.click()
+    finish(panel)
+    assert np.flatnonzero(panel.results.is_done).tolist() == [0, 1, 2]
+    assert "3 classified" in panel.message.text()
+
+
+def test_the_preview_shows_patches_from_the_middle_of_the_view(viewer, panel, image, qtbot):
+    viewer.scene.camera.center = (144, 960)
+    viewer.scene.camera.zoom = 4
+    assert panel.preview.isHidden()
+    panel.preview_button.click()
+    qtbot.waitUntil(lambda: not panel.preview.isHidden(), timeout=60_000)
+    pixmap = panel.preview.pixmap()
+    assert pixmap.width() == 4 * pixmap.height()
+    first = pixmap.copy(0, 0, pixmap.height(), pixmap.height()).toImage()
+    middle = first.pixelColor(first.width() // 2, first.height() // 2)
+    nearest = image.data[96 + 48, 9 * 96 + 48], image.data[96 + 48, 10 * 96 + 48]
+    assert min(np.abs(np.subtract(middle.getRgb()[:3], n)).max() for n in nearest) < 60
+
+
+def test_a_missing_pixel_size_is_asked_for_and_can_be_waived(
+    viewer, panel, image, finish, with_pixel_size
+):
+    panel.weights.add_file(with_pixel_size)
+    panel.run_button.click()
+    finish(panel)
+    assert "has no pixel size in micrometres" in panel.message.text()
+    assert "Use pixels as they are" in panel.message.text()
+    panel.use_pixels.setChecked(True)
+    panel.run_button.click()
+    finish(panel)
+    assert "24 classified" in panel.message.text()

@@ -6,9 +6,15 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Points
+from napari.layers import Image, Labels, Points, Shapes
 
-from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer, points_of_layer
+from napari_mambamic._napari.from_layer import (
+    ChannelSource,
+    area_of_layer,
+    labels_of_layer,
+    plane_of_layer,
+    points_of_layer,
+)
 from napari_mambamic.errors import ImageError, NothingToClassify
 
 
@@ -126,3 +132,48 @@ def test_points_that_do_not_belong_to_the_image_get_a_sentence():
         points_of_layer(plane, Points(np.zeros((1, 3))))
     with pytest.raises(NothingToClassify, match="no points"):
         points_of_layer(plane, Points(ndim=2))
+
+
+def test_channels_come_from_an_axis_or_from_several_layers():
+    viewer = ViewerModel()
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 5, 30, 40)).astype(np.uint8)  # zcyx
+    stack = viewer.add_image(pixels, scale=(1, 1, 2, 2))
+    viewer.dims.set_point(0, 2)
+    chosen = [ChannelSource(stack, 1, 3), ChannelSource(stack, 1, 0)]
+    plane = plane_of_layer(viewer, stack, channels=chosen)
+    assert plane.image.n_channels == 2
+    np.testing.assert_array_equal(
+        plane.image.read(3, 4, 10, 20), pixels[2, [3, 0], 3:13, 4:24].transpose(1, 2, 0)
+    )
+    red = viewer.add_image(pixels[0, 0], scale=(2, 2))
+    green = viewer.add_image(pixels[0, 1], scale=(2, 2))
+    plane = plane_of_layer(viewer, red, channels=[ChannelSource(green), ChannelSource(red)])
+    np.testing.assert_array_equal(
+        plane.image.read(0, 0, 30, 40), pixels[0, [1, 0]].transpose(1, 2, 0)
+    )
+    elsewhere = viewer.add_image(pixels[0, 1], scale=(2, 2), translate=(5, 0))
+    with pytest.raises(ImageError, match="cannot be a channel of"):
+        plane_of_layer(viewer, red, channels=[ChannelSource(red), ChannelSource(elsewhere)])
+    deep = viewer.add_image(pixels[0, 1].astype(np.uint16), scale=(2, 2))
+    with pytest.raises(ImageError, match="different pixel types"):
+        plane_of_layer(viewer, red, channels=[ChannelSource(red), ChannelSource(deep)])
+
+
+def test_shapes_and_labels_tell_where_to_classify():
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((100, 100), np.uint8), scale=(2, 2))
+    plane = plane_of_layer(viewer, layer)
+    shapes = Shapes(
+        [np.array([(20, 20), (20, 60), (60, 60), (60, 20)]), np.array([(100, 100), (40, 20)])],
+        shape_type=["polygon", "ellipse"],
+    )
+    square, ellipse = area_of_layer(plane, shapes)
+    np.testing.assert_allclose(square, [(10, 10), (10, 30), (30, 30), (30, 10)])
+    np.testing.assert_allclose(np.ptp(ellipse, axis=0), (40, 20))
+    np.testing.assert_allclose(ellipse.mean(axis=0), (50, 50))
+    mask = np.eye(100, dtype=int)
+    np.testing.assert_array_equal(area_of_layer(plane, Labels(mask, scale=(2, 2))), mask)
+    with pytest.raises(NothingToClassify, match="no area"):
+        area_of_layer(plane, Shapes([np.array([(0, 0), (5, 5)])], shape_type="line"))
+    with pytest.raises(ImageError, match="does not tell where"):
+        area_of_layer(plane, layer)

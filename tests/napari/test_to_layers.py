@@ -32,7 +32,7 @@ def show(shape, results, *, heatmaps=(), objects=None, **transform):
     layer = Image(da.zeros(shape, dtype=np.uint8), **transform)
     viewer.add_layer(layer)
     plane = plane_of_layer(viewer, layer)
-    return layer, ResultLayers(viewer, plane, results, heatmaps=heatmaps, objects=objects), viewer
+    return layer, ResultLayers(viewer, [plane], results, heatmaps=heatmaps, objects=objects), viewer
 
 
 transforms = st.fixed_dictionaries(
@@ -53,8 +53,13 @@ grids = st.tuples(st.integers(2, 60), st.integers(2, 60), st.integers(1, 25)).fl
 )
 
 
+def are_few(shape, size, overlap):
+    """Whether each tile gets a colour of its own."""
+    return len(plan_tiles(shape, tile_size=size, overlap=overlap)) <= 2500
+
+
 @settings(deadline=None, max_examples=60)
-@given(grid=grids, transform=transforms)
+@given(grid=grids.filter(lambda g: are_few(*g)), transform=transforms)
 def test_every_label_pixel_lies_in_the_tile_that_it_speaks_for(grid, transform):
     (height, width), size, overlap = grid
     tiles = plan_tiles((height, width), tile_size=size, overlap=overlap)
@@ -128,7 +133,7 @@ def test_the_plane_of_a_volume_gets_its_result_at_its_depth():
     plane = plane_of_layer(viewer, layer)
     assert plane.index == (2,)
     assert "axis -3 = 2" in plane.note or "= 2" in plane.note
-    shown = ResultLayers(viewer, plane, results_for(tiles))
+    shown = ResultLayers(viewer, [plane], results_for(tiles))
     assert shown.main.data.shape == (1, 2, 3)
     np.testing.assert_allclose(shown.main.data_to_world((0, 0, 0)), (13, 9.5, 9.5))
 
@@ -199,3 +204,64 @@ def test_points_keep_their_places_and_get_the_colour_of_their_class():
 @pytest.mark.parametrize("n", [2, 8, 17])
 def test_classes_have_different_colours(n):
     assert len(np.unique(class_colours(n), axis=0)) == n
+
+
+def test_many_tiles_are_coloured_by_class_and_filled_batch_by_batch():
+    tiles = plan_tiles((600, 800), tile_size=10)
+    results = results_for(tiles)
+    everything = results.probabilities.copy()
+    results.probabilities[:] = np.nan
+    _, shown, _ = show((600, 800), results, heatmaps=["b"])
+    assert not shown.main.data.any()
+    batch = np.array([5, 80, 4799])
+    results.probabilities[batch] = everything[batch]
+    shown.update(results, tiles=batch)
+    flat = shown.main.data.ravel()
+    np.testing.assert_array_equal(flat[batch], everything[batch].argmax(axis=1) + 1)
+    assert np.count_nonzero(flat) == 3
+    assert np.isfinite(shown.layers[0].data).sum() == 3
+    results.probabilities[:], results.complete = everything, True
+    shown.finish(results)
+    np.testing.assert_array_equal(shown.main.data.ravel(), everything.argmax(axis=1) + 1)
+    features = shown.main.features
+    assert features["class"].tolist() == list(NAMES)
+    assert features["tiles"].tolist() == list(results.counts.values())
+    for value, colour in enumerate(class_colours(3), 1):
+        np.testing.assert_allclose(shown.main.colormap.color_dict[value], colour)
+
+
+def test_planes_of_a_stack_are_filled_each_at_its_depth():
+    viewer = ViewerModel()
+    layer = Image(da.zeros((5, 40, 60), dtype=np.uint8), scale=(3, 1, 1), translate=(7, 0, 0))
+    viewer.add_layer(layer)
+    planes = [plane_of_layer(viewer, layer, index=(z,)) for z in (1, 2, 3)]
+    tiles = plan_tiles((40, 60), tile_size=20)
+    results = [results_for(tiles) for _ in planes]
+    results[1].probabilities[:] = results[1].probabilities[::-1].copy()
+    shown = ResultLayers(viewer, planes, results[0])
+    for number, each in enumerate(results):
+        shown.finish(each, plane=number)
+    assert shown.main.data.shape == (3, 2, 3)
+    for number, each in enumerate(results):
+        np.testing.assert_array_equal(shown.main.data[number].ravel(), each.labels + 1)
+    np.testing.assert_allclose(
+        shown.main.data_to_world((2, 0, 0)), layer.data_to_world((3, 9.5, 9.5))
+    )
+
+
+def test_objects_of_a_stack_get_the_colour_of_their_class_plane_by_plane():
+    viewer = ViewerModel()
+    layer = Image(np.zeros((3, 40, 60), np.uint8))
+    viewer.add_layer(layer)
+    data = np.zeros((3, 40, 60), np.int32)
+    data[0, 5:10, 5:10], data[1, 20:30, 30:40], data[1, 1, 1] = 9, 4, 9
+    objects = Labels(data)
+    planes = [plane_of_layer(viewer, layer, index=(z,)) for z in (0, 1)]
+    results = [results_for(tiles_of_objects(data[z], tile_size=8)) for z in (0, 1)]
+    shown = ResultLayers(viewer, planes, results[0], objects=objects)
+    for number, each in enumerate(results):
+        shown.finish(each, plane=number)
+    assert shown.main.data[0, 7, 7] == results[0].labels[0] + 1
+    assert shown.main.data[1, 25, 35] == results[1].labels[0] + 1
+    assert shown.main.data[1, 1, 1] == results[1].labels[1] + 1
+    assert np.count_nonzero(shown.main.data[0]) == 25

@@ -6,27 +6,33 @@ on any thread, and is the first to need torch.  `classify_layer` is both, for sc
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Layer, Points
+from napari.layers import Image, Layer, Points
 
 from napari_mambamic._napari.from_layer import (
+    ChannelSource,
     LayerPlane,
+    area_of_layer,
     labels_of_layer,
     plane_of_layer,
     points_of_layer,
+    view_of_plane,
 )
 from napari_mambamic._napari.settings import weights_source
 from napari_mambamic._napari.to_layers import ResultLayers
-from napari_mambamic.errors import WeightsError
+from napari_mambamic.errors import ImageError, WeightsError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
+from napari_mambamic.schedule import View
 from napari_mambamic.weights.store import (
     is_here,
     iter_fetch,
@@ -39,17 +45,21 @@ if TYPE_CHECKING:
     from napari_mambamic.classifier import TileClassifier
 
 
+Planes = Literal["current", "all"] | dict[int, tuple[int, int]]
+
+
 @dataclass(frozen=True)
 class Request:
     """Everything that a run needs, read from the layers and the form."""
 
-    plane: LayerPlane
+    planes: tuple[LayerPlane, ...]
     objects_layer: Layer | None
-    objects: Any
+    objects: tuple[Any, ...]
     object_numbers: Any
     weights: str
     device: str
     heatmaps: tuple[str, ...]
+    view: Callable[[], View | None] | None
     options: dict[str, Any]
 
 
@@ -61,10 +71,20 @@ def request_of(
     objects: Layer | None = None,
     device: str = "auto",
     heatmaps: Sequence[str] = (),
+    channels: Sequence[ChannelSource | Image | int] | None = None,
+    channel_axis: int | None = None,
+    planes: Planes = "current",
+    within: Layer | None = None,
+    view_first: bool = True,
     **options: Any,
 ) -> Request:
     """Check layers and form, and read what a run needs; see `classify_layer`."""
-    plane = plane_of_layer(viewer, layer)
+    sources = _sources(layer, channels, channel_axis)
+    in_view = plane_of_layer(viewer, layer, channels=sources)
+    chosen = [
+        plane_of_layer(viewer, layer, channels=sources, index=index)
+        for index in _indices(in_view, planes, channel_axis)
+    ]
     names = read_manifest(weights).class_names
     unknown = [name for name in heatmaps if name not in names]
     if unknown:
@@ -72,38 +92,68 @@ def request_of(
             f"Weights {weights!r} have no class {unknown[0]!r} for a heatmap. Their classes are "
             f"{', '.join(names)}."
         )
-    places, numbers = None, None
+    places: list[Any] = [None] * len(chosen)
+    numbers = None
     if isinstance(objects, Points):
-        places, numbers = points_of_layer(plane, objects)
+        if len(chosen) > 1:
+            raise ImageError(
+                "Points are classified in the plane in view. Choose that plane alone, or cut tiles."
+            )
+        points, numbers = points_of_layer(in_view, objects)
+        places = [points]
     elif objects is not None:
-        places = labels_of_layer(plane, objects)
-    return Request(plane, objects, places, numbers, weights, device, tuple(heatmaps), options)
+        places = [labels_of_layer(plane, objects) for plane in chosen]
+    if within is not None:
+        options["within"] = area_of_layer(in_view, within)
+    view = partial(view_of_plane, in_view) if view_first and len(chosen) == 1 else None
+    return Request(
+        tuple(chosen),
+        objects,
+        tuple(places),
+        numbers,
+        weights,
+        device,
+        tuple(heatmaps),
+        view,
+        options,
+    )
 
 
-def iter_request(request: Request) -> Generator[Progress, None, TileResults]:
-    """Run a request; see `iter_classify`."""
+def iter_request(request: Request) -> Generator[Progress, None, list[TileResults]]:
+    """Run a request, one plane after the other; see `iter_classify`.
+
+    Returns the results of each plane.  A `Progress` counts the tiles of all planes, and its
+    results are those of the plane at work.
+    """
     if request.weights in list_weights() and not is_here(request.weights):
         yield from iter_fetch(request.weights, source=weights_source())
     yield Progress(0, 0, message="Loading the weights")
     from napari_mambamic.classify import iter_classify
 
     classifier = classifier_for(request.weights, request.device)
-    steps = iter_classify(
-        request.plane.image,
-        classifier,
-        objects=request.objects,
-        with_embeddings=False,
-        **request.options,
-    )
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            results: TileResults = stop.value
-            return results
-        if progress.done == 0 and progress.results is not None:
-            _add_layer_settings(progress.results, request)
-        yield progress
+    everything: list[TileResults] = []
+    begin, before = time.perf_counter(), 0
+    for number, plane in enumerate(request.planes):
+        steps = iter_classify(
+            plane.image,
+            classifier,
+            objects=request.objects[number],
+            with_embeddings=False,
+            view=request.view,
+            **request.options,
+        )
+        for progress in steps:
+            if progress.results is not None and len(everything) == number:
+                everything.append(progress.results)
+                _add_layer_settings(progress.results, request, plane)
+            yield replace(
+                progress,
+                done=before + progress.done,
+                total=progress.total * len(request.planes),
+                seconds=time.perf_counter() - begin,
+            )
+        before += progress.done
+    return everything
 
 
 def classify_layer(
@@ -114,15 +164,19 @@ def classify_layer(
     objects: Layer | None = None,
     device: str = "auto",
     heatmaps: Sequence[str] = (),
+    channels: Sequence[ChannelSource | Image | int] | None = None,
+    channel_axis: int | None = None,
+    planes: Planes = "current",
+    within: Layer | None = None,
     **options: Any,
 ) -> list[Layer]:
-    """Classify the plane of an image layer that is in view, and add the result to the viewer.
+    """Classify an image layer, and add the result to the viewer.
 
     Parameters
     ----------
     viewer : napari.Viewer
     layer : Image
-        Grey or RGB(A); of a volume, the plane in view.
+        Grey or RGB(A); multiscale or not.
     weights : str
         A registered name or the path of a ``.safetensors`` file.
     objects : Labels or Points, optional
@@ -131,9 +185,18 @@ def classify_layer(
         "auto", "cuda", "mps" or "cpu".
     heatmaps : sequence of str
         Classes whose probability is shown as an image layer each (tiles only).
+    channels : sequence of int, Image or ChannelSource, optional
+        What the channels of the weights are, in their order: places along `channel_axis`, or grey
+        layers that lie on this one.
+    channel_axis : int, optional
+        The axis of the layer that holds channels.
+    planes : "current", "all" or dict
+        Of a stack: the plane in view, all, or along some axes a range, {axis: (start, stop)}.
+    within : Shapes or Labels, optional
+        Classify the tiles whose middle lies in a shape, or on a label.
     **options
-        ``tile_size``, ``object_scale``, ``overlap``, ``region``, ``skip_background`` and
-        ``batch_size`` of `iter_classify`.
+        ``tile_size``, ``object_scale``, ``overlap``, ``region``, ``skip_background``,
+        ``use_pixels``, ``keep_in`` and ``batch_size`` of `iter_classify`.
 
     Returns
     -------
@@ -146,18 +209,36 @@ def classify_layer(
         One of its kinds; the sentence says what is wrong and what to do.
     """
     request = request_of(
-        viewer, layer, weights=weights, objects=objects, device=device, heatmaps=heatmaps, **options
+        viewer,
+        layer,
+        weights=weights,
+        objects=objects,
+        device=device,
+        heatmaps=heatmaps,
+        channels=channels,
+        channel_axis=channel_axis,
+        planes=planes,
+        within=within,
+        view_first=False,
+        **options,
     )
-    results = None
-    for progress in iter_request(request):
-        results = progress.results or results
-    return result_layers_of(viewer, request, results).layers
+    steps = iter_request(request)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            everything: list[TileResults] = stop.value
+            break
+    shown = result_layers_of(viewer, request, everything[0])
+    for number, results in enumerate(everything):
+        shown.finish(results, plane=number)
+    return shown.layers
 
 
 def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults) -> ResultLayers:
     """Add the layers of a run to the viewer."""
     return ResultLayers(
-        viewer, request.plane, results, objects=request.objects_layer, heatmaps=request.heatmaps
+        viewer, request.planes, results, objects=request.objects_layer, heatmaps=request.heatmaps
     )
 
 
@@ -174,11 +255,52 @@ def _loaded(path: Path, changed: int, device: str) -> TileClassifier:
     return load_classifier(path, device=device)
 
 
-def _add_layer_settings(results: TileResults, request: Request) -> None:
+def _sources(
+    layer: Layer | None,
+    channels: Sequence[ChannelSource | Image | int] | None,
+    channel_axis: int | None,
+) -> list[ChannelSource] | None:
+    if channels is None:
+        return None
+    sources = []
+    for channel in channels:
+        if isinstance(channel, Image):
+            channel = ChannelSource(channel)
+        elif isinstance(channel, (int, np.integer)):
+            if not isinstance(layer, Image) or channel_axis is None:
+                raise ImageError("Channels are given by number: say which axis holds the channels.")
+            channel = ChannelSource(layer, channel_axis, int(channel))
+        sources.append(channel)
+    return sources
+
+
+def _indices(
+    in_view: LayerPlane, planes: Planes, channel_axis: int | None
+) -> Iterator[tuple[int, ...]]:
+    """Where the planes to classify lie along the leading axes of their layer."""
+    layer = in_view.layer
+    lengths = (layer.data[0] if layer.multiscale else layer.data).shape[: len(in_view.index)]
+    ranges = []
+    for axis, (here, length) in enumerate(zip(in_view.index, lengths, strict=True)):
+        start, stop = here, here + 1
+        if planes == "all" and axis != channel_axis:
+            start, stop = 0, length
+        elif isinstance(planes, dict) and axis in planes:
+            start, stop = planes[axis]
+            if not 0 <= start < stop <= length:
+                raise ImageError(
+                    f"The planes {start} to {stop} do not lie on axis {axis} of layer "
+                    f"{layer.name!r}, which has {length}. Choose others."
+                )
+        ranges.append(range(start, stop))
+    return product(*ranges)
+
+
+def _add_layer_settings(results: TileResults, request: Request, plane: LayerPlane) -> None:
     """Note in the provenance which layer and plane it was; number points as their layer does."""
     results.provenance["layer"] = {
-        "name": request.plane.layer.name,
-        "plane": list(request.plane.index),
+        "name": plane.layer.name,
+        "plane": list(plane.index),
         "objects": request.objects_layer and request.objects_layer.name,
     }
     if request.object_numbers is not None:

@@ -6,9 +6,11 @@ import time
 from collections.abc import Generator
 from typing import Any
 
+import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Points
+from napari.layers import Image, Labels, Points, Shapes
 from napari.qt.threading import create_worker
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -26,7 +28,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_mambamic._napari.channels_box import ChannelsBox
 from napari_mambamic._napari.classify_layer import (
+    Planes,
     Request,
     iter_request,
     request_of,
@@ -34,10 +38,12 @@ from napari_mambamic._napari.classify_layer import (
 )
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
+from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic.errors import MambamicError
+from napari_mambamic.patches import PatchSpec
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 
@@ -60,7 +66,10 @@ class ClassifyPanel(RunPanel):
         self._request: Request | None = None
         self._shown: ResultLayers | None = None
         self._next_update = 0.0
-        self.results: TileResults | None = None
+        self.results: TileResults | None = None  # of the plane at work
+        self._everything: list[TileResults] = []  # of each plane so far
+        self._fresh: list[NDArray[np.intp]] = []  # tiles that are done and not yet shown
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
 
         self.image = LayerBox(napari_viewer, Image, "Image")
         self.image.setToolTip("The image to classify; of a volume, the plane in view")
@@ -74,6 +83,21 @@ class ClassifyPanel(RunPanel):
         self.labels = LayerBox(napari_viewer, Labels, "Labels")
         self.points = LayerBox(napari_viewer, Points, "Points")
         self.weights = WeightsBox()
+        self.channels = ChannelsBox(napari_viewer)
+        self.planes = QComboBox()
+        self.planes.setAccessibleName("Planes")
+        self.planes.setToolTip("Of a stack: the plane in view, or all of them")
+        for text, name in (("In view", "current"), ("All", "all"), ("From ... to", "range")):
+            self.planes.addItem(text, name)
+        self.first_plane, self.last_plane = QSpinBox(), QSpinBox()
+        for box, name in ((self.first_plane, "First plane"), (self.last_plane, "Last plane")):
+            box.setAccessibleName(name)
+            box.setToolTip(f"{name} of the range, counted from 0 along the first axis")
+        self.planes_row = QWidget()
+        planes_layout = QHBoxLayout(self.planes_row)
+        planes_layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.planes, self.first_plane, self.last_plane):
+            planes_layout.addWidget(widget, 1)
         self.device = QComboBox()
         self.device.setAccessibleName("Device")
         for text, name in DEVICES.items():
@@ -95,10 +119,13 @@ class ClassifyPanel(RunPanel):
         self.form.addRow("Labels", self.labels)
         self.form.addRow("Points", self.points)
         self.form.addRow("Weights", self.weights)
+        self.form.addRow("Planes", self.planes_row)
         self.form.addRow("Device", device_row)
         self._lay_out(
             self.form,
+            self.channels,
             self.advanced,
+            self.preview,
             self._actions,
             self.progress,
             self.message,
@@ -108,9 +135,12 @@ class ClassifyPanel(RunPanel):
 
         self.cut.currentIndexChanged.connect(self._show_fields)
         self.image.chosen.connect(self._show_fields)
+        self.image.chosen.connect(self._show_channels)
+        self.planes.currentIndexChanged.connect(self._show_fields)
+        self.channels.axis.currentIndexChanged.connect(self._show_fields)
         self.weights.changed.connect(self._show_weights)
-        self._show_fields()
         self._show_weights()
+        self._show_fields()
 
     def _build_advanced(self) -> None:
         self.tile_size = QSpinBox()
@@ -135,6 +165,12 @@ class ClassifyPanel(RunPanel):
         self.overlap.setToolTip("Pixels that neighbouring tiles share")
         self.skip_background = QCheckBox("Skip background")
         self.skip_background.setToolTip("Leave out tiles that hold only glass or darkness")
+        self.where = LayerBox(self._viewer, (Shapes, Labels), "Shapes or Labels", none="everywhere")
+        self.where.setToolTip("Classify only tiles whose middle lies in a shape or on a label")
+        self.use_pixels = QCheckBox("Use pixels as they are")
+        self.use_pixels.setToolTip(
+            "Take the tile size of the weights in pixels, whatever the pixel size is"
+        )
         self.batch_size = QSpinBox()
         self.batch_size.setRange(0, 65_536)
         self.batch_size.setSpecialValueText("automatic")
@@ -146,9 +182,11 @@ class ClassifyPanel(RunPanel):
         self.advanced_form = QFormLayout()
         for name, widget in (
             ("Tile size", self.tile_size),
+            ("", self.use_pixels),
             ("", self.scale_objects),
             ("Object scale", self.object_scale),
             ("Overlap", self.overlap),
+            ("Where", self.where),
             ("", self.skip_background),
             ("Batch size", self.batch_size),
             ("Heatmaps", self.heatmaps),
@@ -164,6 +202,11 @@ class ClassifyPanel(RunPanel):
     def _build_actions(self) -> None:
         self.run_button.setToolTip("Classify every tile, object or point of the image")
         self.cancel_button.setToolTip("Stop after the batch at work and keep what is done")
+        self.preview_button = QPushButton("Preview")
+        self.preview_button.setToolTip("Show some patches as the network will see them")
+        self.preview_button.clicked.connect(self.show_preview)
+        self._actions.insertWidget(1, self.preview_button, 1)
+        self.preview = PatchPreview()
         self.legend = Legend()
         self.save_button = QPushButton("Save table...")
         self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
@@ -178,9 +221,31 @@ class ClassifyPanel(RunPanel):
             self._say(str(error), is_error=True)
             return
         self.results, self._shown, self._next_update = None, None, 0.0
+        self._everything, self._fresh = [], []
         self._run(_results_or_sentence, self._request)
         self._show_weights()
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
+
+    def show_preview(self) -> None:
+        """Read some patches in a thread, and show them."""
+        manifest = self.weights.manifest
+        try:
+            request = request_of(self._viewer, self.image.layer, **self._form_values())
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return
+        if manifest is None:
+            return
+        worker = create_worker(_picture_or_sentence, request, manifest.patch)
+        worker.returned.connect(self._take_preview)
+        worker.errored.connect(self._show_error)
+        worker.start()
+
+    def _take_preview(self, picture: Any) -> None:
+        if isinstance(picture, str):
+            self._say(picture, is_error=True)
+        else:
+            self.preview.show_patches(picture)
 
     def check_device(self) -> None:
         """Examine torch, the driver and the scans in a thread, and tell."""
@@ -208,6 +273,11 @@ class ClassifyPanel(RunPanel):
             "weights": self.weights.weights,
             "device": self.device.currentData(),
             "batch_size": self.batch_size.value() or "auto",
+            "channels": self.channels.sources,
+            "channel_axis": self.channels.channel_axis,
+            "planes": self._chosen_planes(),
+            "within": self.where.layer,
+            "use_pixels": self.use_pixels.isChecked(),
         }
         if cut == 1 and self.scale_objects.isChecked():
             values["object_scale"] = self.object_scale.value()
@@ -227,6 +297,24 @@ class ClassifyPanel(RunPanel):
             )
         return values | {"objects": box.layer}
 
+    def _chosen_planes(self) -> Planes:
+        axis = self._plane_axis()
+        chosen: Planes | str = self.planes.currentData()
+        if axis is None:
+            return "current"
+        if chosen != "range":
+            return chosen
+        first, last = sorted((self.first_plane.value(), self.last_plane.value()))
+        return {axis: (first, last + 1)}
+
+    def _plane_axis(self) -> int | None:
+        """The first axis of the image along which planes lie."""
+        image = self.image.layer
+        if image is None:
+            return None
+        axes = [axis for axis in range(image.ndim - 2) if axis != self.channels.channel_axis]
+        return axes[0] if axes else None
+
     def _chosen_heatmaps(self) -> list[str]:
         items = [self.heatmaps.item(i) for i in range(self.heatmaps.count())]
         return [i.text() for i in items if i.checkState() == Qt.CheckState.Checked]
@@ -238,7 +326,10 @@ class ClassifyPanel(RunPanel):
                 self.progress.setValue(progress.done)
                 self._say(f"{progress.message}: {progress.fraction:.0%}")
             return
-        self.results = progress.results
+        if progress.results is not self.results:
+            self._next_plane(progress.results)
+        if progress.tiles is not None:
+            self._fresh.append(progress.tiles)
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
         if progress.done and not self._stopped:
@@ -250,16 +341,39 @@ class ClassifyPanel(RunPanel):
         now = time.perf_counter()
         if now < self._next_update:
             return
-        if self._shown is None:
-            self._shown = result_layers_of(self._viewer, self._request, progress.results)
-        elif self._shown.are_shown:
-            self._shown.update(progress.results)
-        self.legend.show_counts(progress.results.counts)
+        self._update()
         # Drawing takes at most a fifth of the time, however many tiles there are.
         cost = time.perf_counter() - now
         self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
 
-    def _take_result(self, result: TileResults | str) -> None:
+    def _next_plane(self, results: TileResults) -> None:
+        """Begin with the results of another plane."""
+        if self.results is not None and self._shown is not None:
+            self._update()
+        self.results = results
+        self._everything.append(results)
+        self._fresh = []
+
+    def _update(self) -> None:
+        """Show what is new."""
+        if self._shown is None:
+            self._shown = result_layers_of(self._viewer, self._request, self._everything[0])
+            self._counts = np.zeros(len(self.results.class_names), np.int64)
+            before = np.flatnonzero(self.results.is_done)
+            fresh = before  # of a run that goes on, more than the batches that were seen here
+        else:
+            fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
+            if self._shown.are_shown:
+                plane = len(self._everything) - 1
+                self._shown.update(self.results, tiles=fresh, plane=plane)
+        labels = self.results.labels_of(fresh)
+        self._counts += np.bincount(labels[labels >= 0], minlength=len(self._counts))
+        self._fresh = []
+        self.legend.show_counts(
+            dict(zip(self.results.class_names, self._counts.tolist(), strict=True))
+        )
+
+    def _take_result(self, result: list[TileResults] | str) -> None:
         if isinstance(result, str):
             self._say(result, is_error=True)
 
@@ -269,17 +383,20 @@ class ClassifyPanel(RunPanel):
             if self._stopped:
                 self._say("Stopped before the first tile.")
             return
-        if self._shown is not None and self._shown.are_shown:
-            self._shown.finish(results)
-        self.legend.show_counts(results.counts)
+        if self._shown is not None:
+            self._update()
+            if self._shown.are_shown:
+                self._shown.finish(results, plane=len(self._everything) - 1)
         self.save_button.setEnabled(True)
-        done = int(results.is_done.sum())
-        if self._stopped and not results.complete:
-            self._say(f"Stopped: {done:,} of {len(results):,} tiles are classified and kept.")
-        elif results.complete:
-            self._say(
-                f"{done:,} classified on {results.provenance['device']}. {self._request.plane.note}"
-            )
+        done = sum(int(each.is_done.sum()) for each in self._everything)
+        planes = self._request.planes
+        complete = results.complete and len(self._everything) == len(planes)
+        if self._stopped and not complete:
+            total = len(results) * len(planes)
+            self._say(f"Stopped: {done:,} of {total:,} tiles are classified and kept.")
+        elif complete:
+            note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
+            self._say(f"{done:,} classified on {results.provenance['device']}. {note}")
 
     def _choose_table(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save table", "classes.csv", "Table (*.csv)")
@@ -294,6 +411,18 @@ class ClassifyPanel(RunPanel):
             self.advanced_form.setRowVisible(widget, cut == 1)
         for widget in (self.overlap, self.skip_background, self.heatmaps):
             self.advanced_form.setRowVisible(widget, cut == 0)
+        axis = self._plane_axis()
+        self.form.setRowVisible(self.planes_row, axis is not None)
+        for box in (self.first_plane, self.last_plane):
+            box.setVisible(self.planes.currentData() == "range")
+            if axis is not None:
+                image = self.image.layer
+                length = (image.data[0] if image.multiscale else image.data).shape[axis]
+                box.setRange(0, length - 1)
+
+    def _show_channels(self) -> None:
+        self.channels.show_choices(self.image.layer, self.weights.manifest)
+        self._show_fields()
 
     def _show_weights(self) -> None:
         manifest = self.weights.manifest
@@ -307,6 +436,7 @@ class ClassifyPanel(RunPanel):
             self.heatmaps.addItem(item)
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
+        self.channels.show_choices(self.image.layer, manifest)
         self.legend.show_classes(names)
         self.run_button.setEnabled(manifest is not None and self._worker is None)
 
@@ -317,7 +447,7 @@ class ClassifyPanel(RunPanel):
 
 def _results_or_sentence(
     request: Request,
-) -> Generator[Progress, None, TileResults | str]:
+) -> Generator[Progress, None, list[TileResults] | str]:
     """Run a request in the worker's thread.
 
     An error that is a sentence for the user is returned as one: if it were raised, napari would
@@ -325,6 +455,13 @@ def _results_or_sentence(
     """
     try:
         return (yield from iter_request(request))
+    except MambamicError as error:
+        return str(error)
+
+
+def _picture_or_sentence(request: Request, spec: PatchSpec) -> NDArray[np.uint8] | str:
+    try:
+        return preview_of(request, spec)
     except MambamicError as error:
         return str(error)
 

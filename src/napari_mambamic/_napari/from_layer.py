@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +24,53 @@ class Plane:
         self.dtype = data.dtype
         self.ndim = len(self.shape)
 
+    @property
+    def chunks(self) -> Any:
+        """Sizes of the blocks along each axis, as the array tells them, or None."""
+        chunks = getattr(self._data, "chunks", None)
+        return None if chunks is None else chunks[len(self._index) :]
+
     def __getitem__(self, key: Any) -> Any:
         return self._data[(*self._index, *(key if isinstance(key, tuple) else (key,)))]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self._data[self._index], dtype=dtype)
+
+
+class Channels:
+    """Planes of one shape and type as the channels of one array (channel, y, x)."""
+
+    def __init__(self, planes: Sequence[Any]) -> None:
+        self._planes = planes
+        self.shape = (len(planes), *planes[0].shape)
+        self.dtype = planes[0].dtype
+        self.ndim = 3
+
+    @property
+    def chunks(self) -> Any:
+        """Sizes of the blocks along each axis, or None."""
+        chunks = getattr(self._planes[0], "chunks", None)
+        return None if chunks is None else (len(self._planes), *chunks)
+
+    def __getitem__(self, key: Any) -> Any:
+        channels, *place = key if isinstance(key, tuple) else (key,)
+        if isinstance(channels, (int, np.integer)):
+            return np.asarray(self._planes[channels][tuple(place)])
+        return np.stack([np.asarray(p[tuple(place)]) for p in self._planes[channels]])
+
+
+@dataclass(frozen=True)
+class ChannelSource:
+    """Where a channel comes from: a grey layer, or one place along an axis of a layer."""
+
+    layer: Image
+    axis: int | None = None
+    number: int = 0
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.layer.name if self.axis is None else f"{self.layer.name}, channel {self.number}"
 
 
 @dataclass(frozen=True)
@@ -60,8 +103,24 @@ class LayerPlane:
         )
 
 
-def plane_of_layer(viewer: ViewerModel, layer: Layer | None) -> LayerPlane:
+def plane_of_layer(
+    viewer: ViewerModel,
+    layer: Layer | None,
+    *,
+    channels: Sequence[ChannelSource] | None = None,
+    index: tuple[int, ...] | None = None,
+) -> LayerPlane:
     """Take the plane of an image layer that the viewer shows.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    layer : Image
+    channels : sequence of ChannelSource, optional
+        What the channels of the image are, in the order of the weights; by default those of the
+        layer.
+    index : tuple of int, optional
+        The plane along the leading axes; by default the one in view.
 
     Raises
     ------
@@ -79,7 +138,9 @@ def plane_of_layer(viewer: ViewerModel, layer: Layer | None) -> LayerPlane:
         raise ImageError(
             f"Image {layer.name!r} is empty: its shape is {tuple(arrays[0].shape)}. Choose another."
         )
-    index = _leading_index(viewer, layer)
+    index = _leading_index(viewer, layer) if index is None else index
+    if channels:
+        return _of_channels(layer, index, channels)
     planes = [Plane(a, _index_in(a, index, layer)) if index else a for a in arrays]
     image = as_image(
         planes if layer.multiscale else planes[0],
@@ -88,6 +149,77 @@ def plane_of_layer(viewer: ViewerModel, layer: Layer | None) -> LayerPlane:
         name=layer.name,
     )
     return LayerPlane(layer, image, index)
+
+
+def _of_channels(
+    layer: Image, index: tuple[int, ...], channels: Sequence[ChannelSource]
+) -> LayerPlane:
+    """A plane whose channels come from several layers, or from an axis of one."""
+    height_width = _shape(layer)[-2:]
+    kinds = {np.dtype(source.layer.dtype) for source in channels}
+    if len(kinds) > 1:
+        raise ImageError(
+            f"The channels have different pixel types: "
+            f"{', '.join(f'{s.name} {s.layer.dtype}' for s in channels)}. Convert them to one type."
+        )
+    plane = LayerPlane(layer, as_image(np.broadcast_to(np.uint8(0), height_width)), index)
+    for source in channels:
+        other = source.layer
+        if _shape(other)[-2:] != height_width or other.rgb or not _lies_on(other, plane):
+            raise ImageError(
+                f"Layer {other.name!r} cannot be a channel of {layer.name!r}: it has another "
+                f"shape, place or kind. Choose grey layers that lie on each other."
+            )
+    n_levels = min(len(s.layer.data) if s.layer.multiscale else 1 for s in channels)
+    levels = []
+    for level in range(n_levels):
+        planes = []
+        for source in channels:
+            other = source.layer
+            data = other.data[level] if other.multiscale else other.data
+            at = index if other.ndim == layer.ndim else index[len(index) - (other.ndim - 2) :]
+            at = _index_in(data, at, other)
+            if source.axis is not None:
+                at = (*at[: source.axis], source.number, *at[source.axis + 1 :])
+            planes.append(Plane(data, at))
+        levels.append(Channels(planes))
+    image = as_image(
+        levels if n_levels > 1 else levels[0],
+        channel_axis=0,
+        pixel_size_um=_pixel_size_um(layer),
+        name=" + ".join(dict.fromkeys(source.layer.name for source in channels)),
+    )
+    return LayerPlane(layer, image, index)
+
+
+def _shape(layer: Layer) -> tuple[int, ...]:
+    return tuple((layer.data[0] if layer.multiscale else layer.data).shape)
+
+
+def _lies_on(layer: Layer, plane: LayerPlane) -> bool:
+    """Whether the pixels of a layer are at the same places of the world as those of a plane."""
+    corners = _plane_corners(plane)
+    ours, theirs = (
+        _to_world(each, corners[:, -each.ndim :])[:, -2:] for each in (layer, plane.layer)
+    )
+    return bool(np.allclose(ours, theirs, rtol=1e-6, atol=1e-9))
+
+
+def view_of_plane(plane: LayerPlane) -> tuple[float, float, float, float] | None:
+    """The part (y, x, height, width) of an image plane that the viewer shows, in its px.
+
+    Of a turned layer, the box around it; None where nothing of it is in view.
+    """
+    corners = plane.layer.corner_pixels[:, -2:].astype(float)
+    if plane.layer.multiscale:
+        corners *= plane.layer.downsample_factors[plane.layer.data_level][-2:]
+    first, stop = corners
+    shape = np.array(plane.image.plane_shape)
+    first, stop = first.clip(0, shape), (stop + 1).clip(0, shape)
+    if (stop <= first).any() or ((first <= 0).all() and (stop >= shape).all()):
+        return None
+    height, width = stop - first
+    return float(first[0]), float(first[1]), float(height), float(width)
 
 
 def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
@@ -160,6 +292,44 @@ def vertices_of_layer(plane: LayerPlane, layer: Shapes) -> list[NDArray[np.float
         data, on_plane = _on_plane(plane, layer, np.asarray(shape))
         found.append(data if on_plane.all() else data[:0])
     return found
+
+
+def area_of_layer(plane: LayerPlane, layer: Layer) -> Any:
+    """Polygons of a Shapes layer, or the mask of a Labels layer, on an image plane.
+
+    Raises
+    ------
+    ImageError
+        The layer is of another kind, or lies elsewhere.
+    NothingToClassify
+        There is no shape on the plane.
+    """
+    if isinstance(layer, Labels):
+        return labels_of_layer(plane, layer)
+    if not isinstance(layer, Shapes):
+        raise ImageError(
+            f"Layer {layer.name!r} does not tell where to classify. Choose a Shapes or Labels "
+            f"layer."
+        )
+    kinds = zip(vertices_of_layer(plane, layer), layer.shape_type, strict=True)
+    polygons = [
+        _ellipse(vertices) if kind == "ellipse" else vertices
+        for vertices, kind in kinds
+        if len(vertices) > 2 and kind not in ("line", "path")
+    ]
+    if not polygons:
+        raise NothingToClassify(
+            f"Shapes layer {layer.name!r} has no area on this plane. Draw around what to classify."
+        )
+    return polygons
+
+
+def _ellipse(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Polygon (64, 2) of the ellipse in a box, which is given by its four corners."""
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, np.newaxis]
+    one, other = (box[1] - box[0]) / 2, (box[3] - box[0]) / 2
+    polygon: NDArray[np.float64] = box.mean(axis=0) + np.cos(angle) * one + np.sin(angle) * other
+    return polygon
 
 
 def _on_plane(

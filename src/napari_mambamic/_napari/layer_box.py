@@ -9,16 +9,33 @@ from qtpy.QtWidgets import QComboBox
 
 
 class LayerBox(QComboBox):
-    """The layers of one kind that the viewer has now; keeps its choice when others come and go."""
+    """The layers of one kind that the viewer has now; keeps its choice when others come and go.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    kind : type or tuple of type
+    what : str
+        Its accessible name.
+    none : str, optional
+        What to say for no layer, where none need be chosen.
+    """
 
     chosen = Signal()
 
-    def __init__(self, viewer: ViewerModel, kind: type[Layer], what: str) -> None:
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        kind: type[Layer] | tuple[type[Layer], ...],
+        what: str,
+        *,
+        none: str | None = None,
+    ) -> None:
         super().__init__()
-        self._layers, self._kind = viewer.layers, kind
-        self._shown: list[Layer] = []
+        self._layers, self._kind, self._none = viewer.layers, kind, none
+        self._shown: list[Layer | None] = []
         self.setAccessibleName(what)
-        self.setPlaceholderText(f"no {kind.__name__} layer")
+        self.setPlaceholderText(f"no {what} layer")
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.currentIndexChanged.connect(self.chosen)
         events = self._layers.events
@@ -39,17 +56,19 @@ class LayerBox(QComboBox):
     def _refresh(self, event: object = None) -> None:
         before = self.layer
         # What the plugin wrote is not offered as its own input.
-        self._shown = [
+        offered = [
             layer
             for layer in self._layers
             if isinstance(layer, self._kind) and "mambamic" not in layer.metadata
         ]
+        optional = self._none is not None
+        self._shown = [None, *offered] if optional else list(offered)
         with QSignalBlocker(self):
             self.clear()
-            self.addItems([layer.name for layer in self._shown])
+            self.addItems([layer.name if layer else self._none for layer in self._shown])
             if before in self._shown:
                 self.setCurrentIndex(self._shown.index(before))
             else:
-                self.setCurrentIndex(len(self._shown) - 1)
+                self.setCurrentIndex(0 if optional else len(self._shown) - 1)
         if self.layer is not before:
             self.chosen.emit()

@@ -118,7 +118,7 @@ class LivePreview:
         if self._layers is None:
             self._layers = ResultLayers(
                 self._viewer,
-                self.annotator.plane,
+                [self.annotator.plane],
                 results,
                 name=f"{self.annotator.image.name} live",
             )
@@ -141,7 +141,8 @@ def _embed(
         from napari_mambamic.classify import iter_classify
 
         classifier = classifier_for(weights, device)
-        return (yield from iter_classify(image, classifier, tile_size=tile_size))
+        steps = iter_classify(image, classifier, tile_size=tile_size, with_embeddings=True)
+        return (yield from steps)
     except MambamicError as error:
         return str(error)
 

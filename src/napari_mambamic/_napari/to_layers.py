@@ -1,7 +1,8 @@
 """From results to napari's layers, exactly where the tiles lie.
 
 A grid becomes a Labels layer with one pixel per tile: the pixel's side is the stride.  Label
-value = number of the tile + 1, so that hovering and ``features`` speak of single tiles.
+value = number of the tile + 1, so that hovering and ``features`` speak of single tiles; of more
+than 2,500 tiles, and of stacks, value = number of the class + 1.
 `stitching.py` has the drawing.
 """
 
@@ -15,12 +16,15 @@ import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points
 from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
 
 from napari_mambamic._napari.from_layer import LayerPlane
 from napari_mambamic.colours import class_colours
 from napari_mambamic.results import TileResults
 from napari_mambamic.stitching import label_geometry
 from napari_mambamic.tiling import TileGrid
+
+_MOST_NUMBERED = 2500  # tiles that get a colour each
 
 
 def place_of(layer: Layer) -> dict[str, Any]:
@@ -60,71 +64,52 @@ class ResultLayers:
     """The layers that show a run: added at once, filled while it goes on.
 
     A layer that the user deletes meanwhile is left alone.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    planes : sequence of LayerPlane
+        The planes that are classified, of one layer; results are given for one after the other.
+    results : TileResults
+        Of the first.
+    objects : Labels or Points, optional
+    heatmaps : sequence of str
+        Classes whose probability is shown (tiles only).
+    name : str, optional
     """
 
     def __init__(
         self,
         viewer: ViewerModel,
-        plane: LayerPlane,
+        planes: Sequence[LayerPlane],
         results: TileResults,
         *,
         objects: Layer | None = None,
         heatmaps: Sequence[str] = (),
         name: str | None = None,
     ) -> None:
-        self._viewer = viewer
+        self._viewer, self._planes = viewer, planes
         self.class_names = results.class_names
         self._colours = class_colours(len(results.class_names))
-        self._heatmaps: list[tuple[Layer, int]] = []
-        metadata = {"mambamic": results.provenance, "results": results}
+        self._metadata = {"mambamic": results.provenance, "results": results}
+        plane = planes[0]
         name = name or f"{plane.layer.name} classes"
+        # A colour for each of many tiles takes napari seconds (21 s for a million).
+        self._by_class = len(planes) > 1 or (
+            len(results) > _MOST_NUMBERED and isinstance(results.tiles, TileGrid)
+        )
+        self._heatmaps: list[tuple[Layer, int]] = []
         if isinstance(results.tiles, TileGrid):
-            grid = results.tiles
-            place = placed_on(plane, *label_geometry(grid))
-            for class_name in heatmaps:
-                self._heatmaps.append(
-                    (
-                        Image(
-                            self._on_plane(np.full(grid.shape, np.nan, np.float32), plane),
-                            name=f"{plane.layer.name} {class_name}",
-                            colormap="magma",
-                            contrast_limits=(0, 1),
-                            opacity=0.6,
-                            metadata=metadata,
-                            **place,
-                        ),
-                        results.class_names.index(class_name),
-                    )
-                )
-            numbers = np.arange(1, len(grid) + 1, dtype=np.int32).reshape(grid.shape)
-            self.main: Layer = Labels(
-                self._on_plane(numbers, plane), name=name, opacity=0.5, metadata=metadata, **place
-            )
+            self._heatmaps = self._heatmaps_of(results, heatmaps)
+            self.main: Layer = self._grid_layer(results, name)
         elif isinstance(objects, Points):
-            chosen = np.asarray(objects.data)[results.object_ids]
-            self.main = Points(
-                chosen,
-                name=name,
-                size=np.asarray(objects.size)[results.object_ids],
-                symbol="disc",
-                border_color="white",
-                border_width=0.05,
-                opacity=0.8,
-                metadata=metadata,
-                **place_of(objects),
-            )
+            self.main = self._points_layer(results, objects, name)
         else:
-            data = objects.data[0] if objects.multiscale else objects.data
-            shown = np.asarray(data[plane.index]) if plane.index else data
-            self.main = Labels(
-                self._on_plane(shown, plane),
-                name=name,
-                opacity=0.6,
-                metadata=metadata,
-                **placed_on(plane, (0, 0), 1),
-            )
+            self.main = self._objects_layer(objects, name)
         if isinstance(self.main, Labels):
             self.main.editable = False
+        if self._by_class:
+            self._colour_by_class()
         self.update(results)
         for layer in self.layers:
             viewer.add_layer(layer)
@@ -138,10 +123,148 @@ class ResultLayers:
         """The layers, topmost last."""
         return [*(layer for layer, _ in self._heatmaps), self.main]
 
-    def update(self, results: TileResults) -> None:
-        """Show what is done so far."""
+    def update(
+        self, results: TileResults, *, tiles: NDArray[np.intp] | None = None, plane: int = 0
+    ) -> None:
+        """Show what is done so far.
+
+        Parameters
+        ----------
+        results : TileResults
+            Of a plane.
+        tiles : ndarray, optional
+            What is new since the last time; by default everything.
+        plane : int
+            Which of the planes.
+        """
+        if self._by_class:
+            self._fill(results, slice(None) if tiles is None else tiles, plane)
+        else:
+            self._name_each(results)
+        for layer, index in self._heatmaps:
+            shown = self._part(layer, plane).reshape(-1)
+            chosen = slice(None) if tiles is None else tiles
+            shown[chosen] = results.probabilities[chosen, index]
+            layer.refresh()
+
+    def finish(self, results: TileResults, *, plane: int = 0) -> None:
+        """Show the last state, and mark it when the run was stopped before its end."""
+        self.update(results, plane=plane)
+        if self._by_class:
+            counts = results.counts
+            self.main.features = self.main.features.assign(tiles=list(counts.values()))
+        if not results.complete:
+            for layer in self.layers:
+                layer.name = f"{layer.name} (partial)"
+
+    @property
+    def are_shown(self) -> bool:
+        """Whether the user still has the main layer."""
+        return self.main in self._viewer.layers
+
+    # ---- making ------------------------------------------------------------------------------
+
+    def _grid_layer(self, results: TileResults, name: str) -> Labels:
+        grid = results.tiles
+        if self._by_class:
+            shown = np.zeros(grid.shape, np.uint8 if len(self.class_names) < 255 else np.uint16)
+        else:
+            shown = np.arange(1, len(grid) + 1, dtype=np.int32).reshape(grid.shape)
+        return Labels(
+            self._stacked(shown),
+            name=name,
+            opacity=0.5,
+            metadata=self._metadata,
+            **self._place(grid),
+        )
+
+    def _heatmaps_of(self, results: TileResults, names: Sequence[str]) -> list[tuple[Layer, int]]:
+        grid = results.tiles
+        return [
+            (
+                Image(
+                    self._stacked(np.full(grid.shape, np.nan, np.float32)),
+                    name=f"{self._planes[0].layer.name} {name}",
+                    colormap="magma",
+                    contrast_limits=(0, 1),
+                    opacity=0.6,
+                    metadata=self._metadata,
+                    **self._place(grid),
+                ),
+                results.class_names.index(name),
+            )
+            for name in names
+        ]
+
+    def _points_layer(self, results: TileResults, objects: Points, name: str) -> Points:
+        return Points(
+            np.asarray(objects.data)[results.object_ids],
+            name=name,
+            size=np.asarray(objects.size)[results.object_ids],
+            symbol="disc",
+            border_color="white",
+            border_width=0.05,
+            opacity=0.8,
+            metadata=self._metadata,
+            **place_of(objects),
+        )
+
+    def _objects_layer(self, objects: Labels, name: str) -> Labels:
+        data = objects.data[0] if objects.multiscale else objects.data
+        plane = self._planes[0]
+        if self._by_class:
+            shown = self._stacked(np.zeros(data.shape[-2:], np.uint16))
+        else:
+            shown = np.asarray(data[plane.index]) if plane.index else data
+            shown = shown.reshape((1,) * len(plane.index) + shown.shape) if plane.index else shown
+        self._objects = data
+        return Labels(
+            shown, name=name, opacity=0.6, metadata=self._metadata, **placed_on(plane, (0, 0), 1)
+        )
+
+    def _place(self, grid: TileGrid) -> dict[str, Any]:
+        return placed_on(self._planes[0], *label_geometry(grid))
+
+    def _stacked(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """As many copies of a plane as the planes need, along the layer's leading axes."""
+        indices = np.array([plane.index for plane in self._planes])
+        if not indices.size:
+            return pixels
+        extent = tuple(np.ptp(indices, axis=0) + 1)
+        return np.broadcast_to(pixels, extent + pixels.shape).copy()
+
+    def _part(self, layer: Layer, plane: int) -> NDArray[Any]:
+        """The pixels of a plane in a layer."""
+        first = np.min([p.index for p in self._planes], axis=0)
+        offset = np.array(self._planes[plane].index) - first
+        part: NDArray[Any] = layer.data[tuple(offset.astype(int))]
+        return part
+
+    def _colour_by_class(self) -> None:
+        values = range(1, len(self.class_names) + 1)
+        colours = dict(zip(values, self._colours, strict=True))
+        self.main.colormap = DirectLabelColormap(
+            color_dict={None: "transparent", 0: "transparent", **colours}
+        )
+        self.main.features = pd.DataFrame({"index": values, "class": list(self.class_names)})
+
+    # ---- filling -----------------------------------------------------------------------------
+
+    def _fill(self, results: TileResults, tiles: NDArray[np.intp] | slice, plane: int) -> None:
+        part = self._part(self.main, plane)
+        if isinstance(results.tiles, TileGrid):
+            part.reshape(-1)[tiles] = results.labels_of(tiles) + 1
+        else:
+            ids = results.object_ids
+            values = np.zeros(int(ids.max()) + 1, part.dtype)
+            values[ids] = results.labels + 1
+            labels = np.asarray(self._objects[self._planes[plane].index])
+            part[...] = values[np.where(labels < len(values), labels, 0)]
+        self.main.refresh()
+
+    def _name_each(self, results: TileResults) -> None:
         done = np.flatnonzero(results.is_done)
-        labels = results.labels[done]
+        labels = results.labels_of(done)
         table = {
             "class": pd.Categorical.from_codes(labels, list(results.class_names)),
             "probability": results.probabilities[done, labels],
@@ -152,30 +275,11 @@ class ResultLayers:
             colours = np.zeros((len(results), 4), np.float32)
             colours[done] = self._colours[labels]
             self.main.face_color = colours
-        else:
-            ids = results.object_ids
-            values = (done + 1 if ids is None else ids[done]).tolist()
-            colours_of = dict(zip(values, self._colours[labels], strict=True))
-            self.main.colormap = DirectLabelColormap(
-                color_dict={None: "transparent", 0: "transparent", **colours_of}
-            )
-            self.main.features = pd.DataFrame({"index": values, **table})
-        for layer, index in self._heatmaps:
-            layer.data[...] = results.probabilities[:, index].reshape(layer.data.shape)
-            layer.refresh()
-
-    def finish(self, results: TileResults) -> None:
-        """Show the last state, and mark it when the run was stopped before its end."""
-        self.update(results)
-        if not results.complete:
-            for layer in self.layers:
-                layer.name = f"{layer.name} (partial)"
-
-    @property
-    def are_shown(self) -> bool:
-        """Whether the user still has the main layer."""
-        return self.main in self._viewer.layers
-
-    @staticmethod
-    def _on_plane(pixels: Any, plane: LayerPlane) -> Any:
-        return pixels.reshape((1,) * len(plane.index) + pixels.shape) if plane.index else pixels
+            return
+        ids = results.object_ids
+        values = (done + 1 if ids is None else ids[done]).tolist()
+        colours_of = dict(zip(values, self._colours[labels], strict=True))
+        self.main.colormap = DirectLabelColormap(
+            color_dict={None: "transparent", 0: "transparent", **colours_of}
+        )
+        self.main.features = pd.DataFrame({"index": values, **table})
