@@ -57,7 +57,8 @@ def script_of(provenance: Mapping[str, Any]) -> str:
 
 def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings to name; the size of a batch does not change the labels."""
-    names = ("tile_size", "object_scale", "overlap", "region", "skip_background")
+    of_grids = ("overlap", "region", "skip_background") if settings["cut"] == "tiles" else ()
+    names = ("tile_size", "object_scale", *of_grids)
     chosen = {name: settings[name] for name in names if settings.get(name)}
     if "region" in chosen:
         chosen["region"] = tuple(chosen["region"])  # a list, when it was read from JSON

@@ -51,6 +51,7 @@ def test_objects_and_pixels_without_a_file_are_put_in_by_hand(
     labels = np.zeros((192, 288), int)
     labels[20:70, 30:70], labels[100:160, 200:280] = 1, 2
     results = classify_objects(sheet[:192, :288], labels, classifier, **settings)
+    results.provenance["settings"]["overlap"] = 8  # of the form, and of no meaning to objects
     imsave(tmp_path / "cells.png", sheet[:192, :288])
     np.save(tmp_path / "labels_in.npy", labels)
     script = script_of(results.provenance)
@@ -96,8 +97,12 @@ def test_a_plane_of_a_volume_is_put_in_by_hand(sheet, classifier):
     assert "imread" not in script
 
 
-@given(name=st.text(), path=st.none() | st.text(min_size=1))
-def test_no_name_of_an_image_becomes_code(name, path):
+@given(
+    name=st.text(),
+    path=st.none() | st.text(min_size=1) | st.just("a\nimport os\r\x00"),
+    plane=st.lists(st.integers(0, 9), max_size=1),
+)
+def test_no_name_of_an_image_becomes_code(name, path, plane):
     provenance = {
         "created": "2026-11-21T13:00:00Z",
         "versions": {"python": "3.11"},
@@ -108,7 +113,7 @@ def test_no_name_of_an_image_becomes_code(name, path):
             "dtype": "uint8",
             "path": path,
         },
-        "layer": {"name": name, "plane": [], "objects": name},
+        "layer": {"name": name, "plane": plane, "objects": name},
         "weights": {"name": name, "sha256": name},
         "precision": "float32",
         "settings": {"cut": "objects", "tile_size": 9},
