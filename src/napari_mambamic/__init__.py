@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_mambamic.classify import classify_objects as classify_objects
     from napari_mambamic.classify import iter_classify as iter_classify
     from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
     from napari_mambamic.networks import build_network as build_network
     from napari_mambamic.networks import list_networks as list_networks
@@ -72,6 +73,7 @@ _HOMES = {
     "classify_image": "classify",
     "classify_layer": "_napari.classify_layer",
     "classify_objects": "classify",
+    "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
     "fine_tune": "training.fine_tune",
     "import_published": "weights.published",

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--folder", type=Path, help="keep the state there, and go on from it")
     train.set_defaults(run=_train)
 
-    weights = commands.add_parser("weights", help="list the registered weights, or import some")
+    weights = commands.add_parser("weights", help="list, import or export weights")
     weights.set_defaults(run=_weights)
     actions = weights.add_subparsers(metavar="ACTION")
     imported = actions.add_parser("import", help="register a published .pth state dict")
@@ -98,6 +98,17 @@ def _parser() -> argparse.ArgumentParser:
     added = actions.add_parser("add", help="register .safetensors files with their manifests")
     added.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of such files")
     added.set_defaults(run=_add_weights)
+    exported = actions.add_parser(
+        "export-wsinfer", help="write weights as a model for QuPath's WSInfer extension"
+    )
+    exported.add_argument("name", metavar="NAME", help="a registered name or a file")
+    exported.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="its name is the model's"
+    )
+    exported.add_argument(
+        "--pixel-size", type=float, metavar="UM", help="of the training images, if not known"
+    )
+    exported.set_defaults(run=_export_wsinfer)
 
     doctor = commands.add_parser("doctor", help="tell what this machine would compute on, and why")
     doctor.set_defaults(run=_doctor)
@@ -257,6 +268,13 @@ def _add_weights(options: argparse.Namespace) -> None:
     from napari_mambamic.weights.store import add_weights
 
     print(f"Registered {', '.join(add_weights(options.path))}")
+
+
+def _export_wsinfer(options: argparse.Namespace) -> None:
+    from napari_mambamic.exports.wsinfer import export_wsinfer
+
+    folder = export_wsinfer(options.name, options.out, pixel_size_um=options.pixel_size)
+    print(f"{options.name} -> {folder}")
 
 
 def _doctor(_: argparse.Namespace) -> None:

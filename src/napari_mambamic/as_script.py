@@ -1,0 +1,120 @@
+"""A run as a Python script that repeats it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from napari_mambamic.weights.store import list_weights
+
+_READER = ("skimage.io", "imread")  # module and function that read the image of a path
+
+
+def script_of(provenance: Mapping[str, Any]) -> str:
+    """Write a script that repeats a run, from the provenance of its results.
+
+    It names the settings that change the labels and are not the defaults; the tile size and the
+    precision it always names, because their defaults depend on the image and on the machine.  What
+    the provenance does not hold (pixels without a file, objects, weights that are not registered)
+    is a line that ends in ``<-- put here``.
+
+    Parameters
+    ----------
+    provenance : mapping
+        `TileResults.provenance`, or the ``.provenance.json`` file that is saved beside a table.
+
+    Returns
+    -------
+    str
+        Python source; what it computes ends up in its variable ``results``.
+    """
+    image, weights = provenance["image"], provenance["weights"]
+    settings = provenance["settings"]
+    by_objects = settings["cut"] == "objects"
+    function = "classify_objects" if by_objects else "classify_image"
+    reads_file = bool(image.get("path")) and not _plane_of(provenance)
+    imports = [f"from napari_mambamic import {function}, load_classifier"]
+    if reads_file:
+        imports = [f"from {_READER[0]} import {_READER[1]}", "", *imports]
+    inputs = ["image", *(["objects"] if by_objects else []), "classifier"]
+    arguments = [*inputs, *(f"{k}={_literal(v)}" for k, v in _chosen(settings).items())]
+    return "\n".join(
+        [
+            _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
+            *imports,
+            "",
+            _image_line(provenance, reads_file),
+            *([_objects_line(provenance)] if by_objects else []),
+            *_classifier_lines(weights, provenance["precision"]),
+            "",
+            f"results = {function}({', '.join(arguments)})",
+            "print(results.counts)",
+            "",
+        ]
+    )
+
+
+def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings to name; the size of a batch does not change the labels."""
+    of_grids = ("overlap", "region", "skip_background") if settings["cut"] == "tiles" else ()
+    names = ("tile_size", "object_scale", *of_grids)
+    chosen = {name: settings[name] for name in names if settings.get(name)}
+    if "region" in chosen:
+        chosen["region"] = tuple(chosen["region"])  # a list, when it was read from JSON
+    return chosen
+
+
+def _image_line(provenance: Mapping[str, Any], reads_file: bool) -> str:
+    image = provenance["image"]
+    if reads_file:
+        return f"image = {_READER[1]}({_literal(str(image['path']))})"
+    height, width = image["plane_shape"]
+    plane = _plane_of(provenance)
+    what = f"image {image['name']!r}, {height} x {width} px, {image['dtype']}, "
+    what += f"{image['n_channels']} channel(s)"
+    what += f", plane {list(plane)}" if plane else ""
+    what += f", of {image['path']}" if image.get("path") else ""
+    return f"image = ...  {_comment(f'<-- put here: {what}')}"
+
+
+def _objects_line(provenance: Mapping[str, Any]) -> str:
+    layer = (provenance.get("layer") or {}).get("objects")
+    of_layer = f" of layer {layer!r}" if layer else ""
+    what = f"the label image (y, x), or the points (n, 2) in px,{of_layer}"
+    return f"objects = ...  {_comment(f'<-- put here: {what}')}"
+
+
+def _classifier_lines(weights: Mapping[str, Any], precision: str) -> list[str]:
+    name = weights["name"]
+    lines = []
+    source = _literal(name)
+    if name not in list_weights():
+        what = f"the path of the .safetensors file of weights {name!r}"
+        lines.append(f"weights = ...  {_comment(f'<-- put here: {what}')}")
+        source = "weights"
+    return [
+        *lines,
+        f"classifier = load_classifier({source}, precision={_literal(precision)})",
+        f"if classifier.manifest.sha256 != {_literal(weights['sha256'])}:",
+        '    raise SystemExit("These are other weights than those of the run.")',
+    ]
+
+
+def _plane_of(provenance: Mapping[str, Any]) -> tuple[int, ...]:
+    """Index of the plane of a volume; empty for an image that is a plane."""
+    return tuple((provenance.get("layer") or {}).get("plane") or ())
+
+
+def _versions(provenance: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
+
+
+def _comment(text: str) -> str:
+    """One line, whatever characters the name of a layer or a file has."""
+    return "# " + "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+def _literal(value: Any) -> str:
+    # JSON writes strings as Python does, in double quotes.
+    return json.dumps(value) if isinstance(value, str) else repr(value)

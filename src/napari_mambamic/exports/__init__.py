@@ -1,0 +1,1 @@
+"""Results and weights in the formats of other programs."""
