@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import ExportError
-from napari_mambamic.tiling import ObjectTiles, Tile
+from napari_mambamic.tiling import ObjectTiles, Tile, TileGrid
 
 
 @dataclass
@@ -74,6 +74,21 @@ class TileResults:
         labels = self.labels
         found = np.bincount(labels[labels >= 0], minlength=len(self.class_names))
         return dict(zip(self.class_names, found.tolist(), strict=True))
+
+    def blended(self, how: str) -> TileResults:
+        """The same results with the probabilities of overlapping tiles blended.
+
+        Each tile speaks for the part of the plane that its label pixel covers; there, all tiles
+        that overlap are averaged.  See `stitching.blended`; objects are not blended.
+        """
+        from napari_mambamic.stitching import blended
+
+        if not isinstance(self.tiles, TileGrid):
+            return self
+        probabilities = blended(self.tiles, self.probabilities, how)
+        settings = {**self.provenance.get("settings", {}), "blend": how}
+        provenance = self.provenance | {"settings": settings}
+        return replace(self, probabilities=probabilities, provenance=provenance)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write one row per tile: number, y, x and size in px, class, probabilities.

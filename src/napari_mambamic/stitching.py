@@ -16,8 +16,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from napari_mambamic.errors import ExportError
 from napari_mambamic.tiling import Tile, TileGrid
+
+BLENDS = ("none", "mean", "gaussian")
 
 
 def label_geometry(grid: TileGrid) -> tuple[tuple[float, float], int]:
@@ -33,6 +37,57 @@ def label_geometry(grid: TileGrid) -> tuple[tuple[float, float], int]:
         centre_of_first(grid.rows, y, height),
         centre_of_first(grid.columns, x, width),
     ), grid.stride
+
+
+def blended(grid: TileGrid, probabilities: NDArray[np.float32], how: str) -> NDArray[np.float32]:
+    """Probabilities where tiles overlap: of each label pixel, from all tiles over its centre.
+
+    Parameters
+    ----------
+    grid : TileGrid
+    probabilities : ndarray
+        (n_tiles, n_classes); rows of NaN are tiles that were not classified, and stay so.
+    how : str
+        "none"; "mean": every tile counts the same; "gaussian": by the distance of its middle, with
+        a standard deviation of a quarter of the tile.
+
+    Returns
+    -------
+    ndarray
+        (n_tiles, n_classes) in the order of the tiles; without overlap the very array that was
+        given.
+
+    Raises
+    ------
+    ExportError
+        There is no such way to blend.
+    """
+    if how not in BLENDS:
+        raise ExportError(f"There is no blending {how!r}. Choose {', '.join(BLENDS)}.")
+    if how == "none" or not grid.overlap:
+        return probabilities
+    origin, stride = label_geometry(grid)
+    rows, columns = (
+        _weights(start + stride * np.arange(len(starts)), starts, grid.tile_size, how)
+        for start, starts in zip(origin, (grid.rows, grid.columns), strict=True)
+    )
+    known = np.isfinite(probabilities[:, 0]).reshape(grid.shape)
+    filled = np.nan_to_num(probabilities).reshape(*grid.shape, -1)
+    total = rows @ known @ columns.T
+    mixed = np.empty_like(filled)
+    for index in range(filled.shape[-1]):
+        mixed[..., index] = (rows @ filled[..., index] @ columns.T) / np.where(total > 0, total, 1)
+    mixed[~known] = np.nan
+    return mixed.reshape(probabilities.shape)
+
+
+def _weights(centres: NDArray[np.float64], starts: Sequence[int], size: int, how: str) -> csr_array:
+    """How much each tile (columns) counts at each centre (rows) along one axis."""
+    distance = centres[:, np.newaxis] - (np.array(starts) + (size - 1) / 2)
+    weights = (np.abs(distance) <= size / 2).astype(float)
+    if how == "gaussian":
+        weights *= np.exp(-0.5 * np.square(distance / (size / 4)))
+    return csr_array(weights)
 
 
 def tile_places(tiles: Sequence[Tile]) -> NDArray[np.int64]:
