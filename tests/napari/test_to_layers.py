@@ -11,8 +11,10 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points
 
 from napari_mambamic._napari.from_layer import plane_of_layer
-from napari_mambamic._napari.to_layers import ResultLayers, class_colours, label_geometry
+from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic.colours import class_colours
 from napari_mambamic.results import TileResults
+from napari_mambamic.stitching import label_geometry
 from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
 
 NAMES = ("a", "b", "c")

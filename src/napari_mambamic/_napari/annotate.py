@@ -14,7 +14,8 @@ from napari.layers import Image, Points
 from platformdirs import user_data_path
 
 from napari_mambamic._napari.from_layer import plane_of_layer
-from napari_mambamic._napari.to_layers import class_colours, place_of
+from napari_mambamic._napari.to_layers import place_of
+from napari_mambamic.colours import class_colours
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.tiling import Tile, plan_tiles
 from napari_mambamic.training.annotations import Annotations

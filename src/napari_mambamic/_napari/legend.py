@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_mambamic._napari.to_layers import class_colours
+from napari_mambamic.colours import class_colours
 
 _ROW, _MOST_ROWS = 22, 14  # height in px; more classes scroll
 

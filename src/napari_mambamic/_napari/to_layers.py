@@ -2,13 +2,7 @@
 
 A grid becomes a Labels layer with one pixel per tile: the pixel's side is the stride.  Label
 value = number of the tile + 1, so that hovering and ``features`` speak of single tiles.
-
-    tile i       [ i * stride ............ i * stride + tile size ]
-    its pixel          [ offset + i * stride ... + stride ]            0 <= offset <= overlap
-
-So every pixel lies in its tile.  The last tile of a row is moved back inside the plane; when that
-moves it by more than the overlap, its pixel sticks out of the plane, and the part of the pixel that
-is on the plane lies in its tile.
+`stitching.py` has the drawing.
 """
 
 from __future__ import annotations
@@ -21,53 +15,12 @@ import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points
 from napari.utils.colormaps import DirectLabelColormap
-from numpy.typing import NDArray
 
 from napari_mambamic._napari.from_layer import LayerPlane
+from napari_mambamic.colours import class_colours
 from napari_mambamic.results import TileResults
+from napari_mambamic.stitching import label_geometry
 from napari_mambamic.tiling import TileGrid
-
-# Okabe and Ito's eight, with grey for black; then Tol's muted. Both are safe for the colour-blind.
-_PALETTE = [
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#999999",
-    "#332288",
-    "#88CCEE",
-    "#44AA99",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-]
-
-
-def class_colours(n_classes: int) -> NDArray[np.float32]:
-    """Colours (n_classes, 4), RGBA 0 ... 1, that colour-blind people can tell apart up to 17."""
-    rgb = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in _PALETTE]
-    return np.array([[*rgb[i % len(rgb)], 1.0] for i in range(n_classes)], np.float32)
-
-
-def label_geometry(grid: TileGrid) -> tuple[tuple[float, float], int]:
-    """Centre (y, x) of the first label pixel in px of the image, and the side of a label pixel."""
-
-    def centre_of_first(starts: tuple[int, ...], first: int, length: int) -> float:
-        room = first + length - (starts[0] + len(starts) * grid.stride)
-        offset = min(grid.overlap / 2, max(room, 0))
-        return starts[0] + offset + (grid.stride - 1) / 2
-
-    y, x, height, width = grid.region
-    return (
-        centre_of_first(grid.rows, y, height),
-        centre_of_first(grid.columns, x, width),
-    ), grid.stride
 
 
 def place_of(layer: Layer) -> dict[str, Any]:

@@ -1,0 +1,33 @@
+"""One colour per class, the same in layers, legends and files."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Okabe and Ito's eight, with grey for black; then Tol's muted. Both are safe for the colour-blind.
+_PALETTE = [
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#999999",
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+]
+
+
+def class_colours(n_classes: int) -> NDArray[np.float32]:
+    """Colours (n_classes, 4), RGBA 0 ... 1, that colour-blind people can tell apart up to 17."""
+    rgb = [[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in _PALETTE]
+    return np.array([[*rgb[i % len(rgb)], 1.0] for i in range(n_classes)], np.float32)
