@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mambamic.atomic import written_atomically
-from napari_mambamic.errors import ExportError
 from napari_mambamic.tiling import ObjectTiles, Tile
 
 
@@ -86,29 +82,52 @@ class TileResults:
         ExportError
             The file could not be written; what was there is untouched.
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise ExportError(f"There is no folder {path.parent}. Create it or choose another.")
-        ids, labels = self.object_ids, self.labels
-        header = ["tile", "y", "x", "size", *(["object"] if ids is not None else [])]
-        header += ["class", "probability", *(f"p_{name}" for name in self.class_names)]
-        with (
-            written_atomically(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for number, (tile, label) in enumerate(zip(self.tiles, labels.tolist(), strict=True)):
-                row: list[Any] = [number, tile.y, tile.x, tile.size]
-                row += [int(ids[number])] if ids is not None else []
-                if label < 0:
-                    row += [""] * (2 + len(self.class_names))
-                else:
-                    shares = self.probabilities[number]
-                    row += [self.class_names[label], f"{shares[label]:.6g}"]
-                    row += [f"{share:.6g}" for share in shares]
-                writer.writerow(row)
-        with written_atomically(path.with_suffix(".provenance.json")) as temporary:
-            provenance = self.provenance | {"complete": self.complete}
-            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-        return path
+        from napari_mambamic.exports.table import write_csv
+
+        return write_csv(self, path)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Write a Parquet file with the columns of `to_csv`; probabilities are kept exactly.
+
+        The provenance is in the metadata of the schema.  Needs pyarrow, of the extra ``exports``.
+
+        Returns
+        -------
+        Path
+            Of the file.
+
+        Raises
+        ------
+        ExportError
+            pyarrow is not installed, or as in `to_csv`.
+        """
+        from napari_mambamic.exports.table import write_parquet
+
+        return write_parquet(self, path)
+
+    def to_geojson(self, path: str | os.PathLike[str], *, labels: Any = None) -> Path:
+        """Write GeoJSON that QuPath opens, with a polygon per tile or object that was classified.
+
+        Each has its class, the class's colour and the probabilities of all classes as measurements.
+
+        Parameters
+        ----------
+        path : path-like
+            Compressed where it ends in ``.gz``.
+        labels : array-like, optional
+            The label image (y, x) that objects were cut by, for their outlines; without it, objects
+            and points are shown as their tiles.
+
+        Returns
+        -------
+        Path
+            Of the file.
+
+        Raises
+        ------
+        ExportError
+            The label image does not fit, or as in `to_csv`.
+        """
+        from napari_mambamic.exports.geojson import write_geojson
+
+        return write_geojson(self, path, labels=labels)
