@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,22 +38,22 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_written_atomically(path: str | os.PathLike[str], *, marker: str) -> Iterator[Path]:
+def folder_written_atomically(
+    path: str | os.PathLike[str], *, may_replace: Callable[[Path], bool]
+) -> Iterator[Path]:
     """Give an empty temporary folder to fill; move it to `path` when all went well.
-
-    A folder that is already there is replaced if it holds a file named `marker`, by which folders
-    of its kind are known; any other is left alone.
 
     Raises
     ------
     ExportError
-        Something else is at `path`, or as in `written_atomically`.
+        There is something at `path` that `may_replace` says no to, or as in `written_atomically`.
     """
     path = Path(path)
     _check_folder_of(path)
-    if path.exists() and not (path / marker).is_file():
+    if path.exists() and not may_replace(path):
         raise ExportError(
-            f"{path} is there already and is something else. Choose another name, or remove it."
+            f"{path} is there already and was not saved by napari-mambamic. Choose another name, "
+            f"or remove it first."
         )
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:

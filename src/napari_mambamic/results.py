@@ -131,3 +131,32 @@ class TileResults:
         from napari_mambamic.exports.geojson import write_geojson
 
         return write_geojson(self, path, labels=labels)
+
+    def to_ome_zarr(self, path: str | os.PathLike[str], *, labels: Any = None) -> Path:
+        """Write OME-Zarr 0.4: probabilities as an image, classes as its labels, at several sizes.
+
+        A grid has one pixel per tile, placed where the tile is; in um where the pixel size is
+        known.  Needs zarr, of the extra ``exports``.
+
+        Parameters
+        ----------
+        path : path-like
+            Of the folder, such as ``classes.ome.zarr``.  One that was saved by this package is
+            replaced.
+        labels : array-like, optional
+            The label image (y, x) that objects were cut by; needed for objects.
+
+        Returns
+        -------
+        Path
+            Of the folder.
+
+        Raises
+        ------
+        ExportError
+            There is another folder or file at `path`; the results are of points; zarr is not
+            installed; or as in `to_csv`.
+        """
+        from napari_mambamic.exports.ome_zarr import write_ome_zarr
+
+        return write_ome_zarr(self, path, labels=labels)

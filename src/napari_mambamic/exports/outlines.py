@@ -11,6 +11,7 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from napari_mambamic.errors import ExportError
+from napari_mambamic.exports.description import plane_shape_of
 from napari_mambamic.results import TileResults
 from napari_mambamic.stitching import tile_numbers
 
@@ -23,7 +24,7 @@ def label_plane(results: TileResults, labels: Any) -> NDArray[Any]:
     Raises
     ------
     ExportError
-        The results are not of objects, or the label image is no plane.
+        The results are not of objects, or the label image is not of their plane.
     """
     if results.object_ids is None:
         raise ExportError(
@@ -32,6 +33,11 @@ def label_plane(results: TileResults, labels: Any) -> NDArray[Any]:
     array = np.asarray(labels)
     if array.ndim != 2:
         raise ExportError(f"The label image has shape {array.shape}; give one plane (y, x).")
+    if array.shape != (plane_shape_of(results) or array.shape):
+        raise ExportError(
+            f"The label image has shape {array.shape}, and the objects were cut from an image of "
+            f"shape {plane_shape_of(results)}. Give the label image that they were cut by."
+        )
     if array.dtype == bool:
         array, _ = ndimage.label(array)  # as `tiles_of_objects` numbers them
     return array
