@@ -89,9 +89,9 @@ class ImagePyramid:
         window = np.asarray(data[rows, columns])
         return window if self.channel_axis == 2 else window[:, :, np.newaxis]
 
-    def overview(self, step: int) -> NDArray[Any]:
-        """Every `step`-th pixel of level 0 along both axes: (rows, columns, channel)."""
-        data = self.levels[0].data
+    def overview(self, step: int, *, level: int = 0) -> NDArray[Any]:
+        """Every `step`-th pixel of a level along both axes: (rows, columns, channel)."""
+        data = self.levels[level].data
         if self.channel_axis == 0:
             return np.moveaxis(np.asarray(data[:, ::step, ::step]), 0, 2)
         pixels = np.asarray(data[::step, ::step])

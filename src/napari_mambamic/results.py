@@ -160,3 +160,39 @@ class TileResults:
         from napari_mambamic.exports.ome_zarr import write_ome_zarr
 
         return write_ome_zarr(self, path, labels=labels)
+
+    def to_thumbnail(
+        self,
+        path: str | os.PathLike[str],
+        image: Any,
+        *,
+        labels: Any = None,
+        longest_side: int = 1500,
+    ) -> Path:
+        """Write a PNG of the image with its classes in colour, and a legend with counts.
+
+        Parameters
+        ----------
+        path : path-like
+        image : array-like, list of array-like or ImagePyramid
+            What was classified.  Of a pyramid a coarse level is read, of a single array every
+            so-manieth pixel.
+        labels : array-like, optional
+            The label image (y, x) that objects were cut by; without it, objects and points are
+            shown as the outlines of their tiles.
+        longest_side : int
+            Of the image in the picture, in px.
+
+        Returns
+        -------
+        Path
+            Of the file.
+
+        Raises
+        ------
+        ExportError
+            The image or the label image does not fit, or as in `to_csv`.
+        """
+        from napari_mambamic.exports.thumbnail import write_thumbnail
+
+        return write_thumbnail(self, path, image, labels=labels, longest_side=longest_side)
