@@ -79,7 +79,12 @@ def plane_of_layer(viewer: ViewerModel, layer: Layer | None) -> LayerPlane:
         raise ImageError(
             f"Image {layer.name!r} is empty: its shape is {tuple(arrays[0].shape)}. Choose another."
         )
-    index = _leading_index(viewer, layer)
+    return plane_at(layer, _leading_index(viewer, layer))
+
+
+def plane_at(layer: Image, index: tuple[int, ...]) -> LayerPlane:
+    """The plane of an image layer at a place along its leading axes."""
+    arrays = list(layer.data) if layer.multiscale else [layer.data]
     planes = [Plane(a, _index_in(a, index, layer)) if index else a for a in arrays]
     image = as_image(
         planes if layer.multiscale else planes[0],
