@@ -41,14 +41,16 @@ def attributes_of(path, group):
 
 @settings(deadline=None, max_examples=25)
 @given(
-    plane=st.tuples(st.integers(16, 90), st.integers(16, 90)),
+    plane=st.tuples(st.integers(26, 90), st.integers(26, 90)),
+    start=st.tuples(st.integers(0, 4), st.integers(5, 9)),
     overlap=st.integers(0, 15),
     has_size=st.booleans(),
 )
 def test_every_pixel_of_a_grid_lies_in_its_tile_and_tells_of_it(
-    plane, overlap, has_size, tmp_path_factory
+    plane, start, overlap, has_size, tmp_path_factory
 ):
-    grid = plan_tiles(plane, tile_size=16, overlap=overlap)
+    region = (*start, plane[0] - start[0], plane[1] - start[1])
+    grid = plan_tiles(plane, tile_size=16, overlap=overlap, region=region)
     results = results_of(grid, plane_shape=plane if has_size else None)
     pixel = np.array([0.5, 0.25]) if has_size else np.ones(2)
     path = results.to_ome_zarr(tmp_path_factory.mktemp("zarr") / "a.zarr")
