@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_mambamic.classify import classify_objects as classify_objects
     from napari_mambamic.classify import iter_classify as iter_classify
     from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.exports import read_results as read_results
     from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
     from napari_mambamic.networks import build_network as build_network
@@ -85,6 +86,7 @@ _HOMES = {
     "load_classifier": "classifier",
     "plan_tiles": "tiling",
     "read_patches": "patches",
+    "read_results": "exports",
     "register_network": "networks",
     "samples_from_arrays": "training.samples",
     "samples_from_boxes": "training.datasets",

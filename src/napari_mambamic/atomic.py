@@ -1,10 +1,10 @@
-"""Files that are never half-written: a temporary file beside the place, then a rename."""
+"""Files and folders that are never half-written: made beside their place, then renamed."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         The disk is full, the folder is missing or read-only.  What was at `path` is untouched.
     """
     path = Path(path)
+    _check_folder_of(path)
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -30,10 +31,54 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        raise ExportError(
-            f"{path} could not be written: {error.strerror or error}. Nothing was changed there; "
-            f"free space or choose another folder, and save again."
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_atomically(
+    path: str | os.PathLike[str], *, may_replace: Callable[[Path], bool]
+) -> Iterator[Path]:
+    """Give an empty temporary folder to fill; move it to `path` when all went well.
+
+    Raises
+    ------
+    ExportError
+        There is something at `path` that `may_replace` says no to, or as in `written_atomically`.
+    """
+    path = Path(path)
+    _check_folder_of(path)
+    if path.exists() and not may_replace(path):
+        raise ExportError(
+            f"{path} is there already and was not saved by napari-mambamic. Choose another name, "
+            f"or remove it first."
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as temporary:
+            new, old = Path(temporary, "new"), Path(temporary, "old")
+            new.mkdir()
+            yield new
+            if path.exists():
+                path.rename(old)
+            try:
+                new.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _check_folder_of(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ExportError(f"There is no folder {path.parent}. Create it or choose another.")
+
+
+def _not_written(path: Path, error: OSError) -> ExportError:
+    return ExportError(
+        f"{path} could not be written: {error.strerror or error}. Nothing was changed there; "
+        f"free space or choose another folder, and save again."
+    )

@@ -39,7 +39,7 @@ class DeviceError(MambamicError):
 
 
 class ExportError(MambamicError):
-    """A file that could not be written."""
+    """A file that could not be written, or results that could not be read back."""
 
 
 class SamplesError(MambamicError):

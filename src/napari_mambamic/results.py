@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mambamic.atomic import written_atomically
-from napari_mambamic.errors import ExportError
 from napari_mambamic.tiling import ObjectTiles, Tile, TileGrid
 
 
@@ -106,29 +102,117 @@ class TileResults:
         ExportError
             The file could not be written; what was there is untouched.
         """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise ExportError(f"There is no folder {path.parent}. Create it or choose another.")
-        ids, labels = self.object_ids, self.labels
-        header = ["tile", "y", "x", "size", *(["object"] if ids is not None else [])]
-        header += ["class", "probability", *(f"p_{name}" for name in self.class_names)]
-        with (
-            written_atomically(path) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(header)
-            for number, (tile, label) in enumerate(zip(self.tiles, labels.tolist(), strict=True)):
-                row: list[Any] = [number, tile.y, tile.x, tile.size]
-                row += [int(ids[number])] if ids is not None else []
-                if label < 0:
-                    row += [""] * (2 + len(self.class_names))
-                else:
-                    shares = self.probabilities[number]
-                    row += [self.class_names[label], f"{shares[label]:.6g}"]
-                    row += [f"{share:.6g}" for share in shares]
-                writer.writerow(row)
-        with written_atomically(path.with_suffix(".provenance.json")) as temporary:
-            provenance = self.provenance | {"complete": self.complete}
-            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
-        return path
+        from napari_mambamic.exports.table import write_csv
+
+        return write_csv(self, path)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Write a Parquet file with the columns of `to_csv`; probabilities are kept exactly.
+
+        The provenance is in the metadata of the schema.  Needs pyarrow, of the extra ``exports``.
+
+        Returns
+        -------
+        Path
+            Of the file.
+
+        Raises
+        ------
+        ExportError
+            pyarrow is not installed, or as in `to_csv`.
+        """
+        from napari_mambamic.exports.table import write_parquet
+
+        return write_parquet(self, path)
+
+    def to_geojson(self, path: str | os.PathLike[str], *, labels: Any = None) -> Path:
+        """Write GeoJSON that QuPath opens, with a polygon per tile or object that was classified.
+
+        Each has its class, the class's colour and the probabilities of all classes as measurements.
+
+        Parameters
+        ----------
+        path : path-like
+            Compressed where it ends in ``.gz``.
+        labels : array-like, optional
+            The label image (y, x) that objects were cut by, for their outlines; without it, objects
+            and points are shown as their tiles.
+
+        Returns
+        -------
+        Path
+            Of the file.
+
+        Raises
+        ------
+        ExportError
+            The label image does not fit, or as in `to_csv`.
+        """
+        from napari_mambamic.exports.geojson import write_geojson
+
+        return write_geojson(self, path, labels=labels)
+
+    def to_ome_zarr(self, path: str | os.PathLike[str], *, labels: Any = None) -> Path:
+        """Write OME-Zarr 0.4: probabilities as an image, classes as its labels, at several sizes.
+
+        A grid has one pixel per tile, placed where the tile is; in um where the pixel size is
+        known.  Needs zarr, of the extra ``exports``.
+
+        Parameters
+        ----------
+        path : path-like
+            Of the folder, such as ``classes.ome.zarr``.  One that was saved by this package is
+            replaced.
+        labels : array-like, optional
+            The label image (y, x) that objects were cut by; needed for objects.
+
+        Returns
+        -------
+        Path
+            Of the folder.
+
+        Raises
+        ------
+        ExportError
+            There is another folder or file at `path`; the results are of points; zarr is not
+            installed; or as in `to_csv`.
+        """
+        from napari_mambamic.exports.ome_zarr import write_ome_zarr
+
+        return write_ome_zarr(self, path, labels=labels)
+
+    def to_thumbnail(
+        self,
+        path: str | os.PathLike[str],
+        image: Any,
+        *,
+        labels: Any = None,
+        longest_side: int = 1500,
+    ) -> Path:
+        """Write a PNG of the image with its classes in colour, and a legend with counts.
+
+        Parameters
+        ----------
+        path : path-like
+        image : array-like, list of array-like or ImagePyramid
+            What was classified.  Of a pyramid a coarse level is read, of a single array every
+            so-manieth pixel.
+        labels : array-like, optional
+            The label image (y, x) that objects were cut by; without it, objects and points are
+            shown as the outlines of their tiles.
+        longest_side : int
+            Of the image in the picture, in px.
+
+        Returns
+        -------
+        Path
+            Of the file.
+
+        Raises
+        ------
+        ExportError
+            The image or the label image does not fit, or as in `to_csv`.
+        """
+        from napari_mambamic.exports.thumbnail import write_thumbnail
+
+        return write_thumbnail(self, path, image, labels=labels, longest_side=longest_side)

@@ -13,13 +13,14 @@ is on the plane lies in its tile.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from napari_mambamic.errors import ExportError
-from napari_mambamic.tiling import Tile, TileGrid
+from napari_mambamic.tiling import TileGrid
 
 BLENDS = ("none", "mean", "gaussian")
 
@@ -74,14 +75,16 @@ def blended(grid: TileGrid, probabilities: NDArray[np.float32], how: str) -> NDA
     known = np.isfinite(probabilities[:, 0]).reshape(grid.shape)
     filled = np.nan_to_num(probabilities).reshape(*grid.shape, -1)
     total = rows @ known @ columns.T
+    alone = total == 0  # the middle of a label pixel that sticks out of the plane
     mixed = np.empty_like(filled)
     for index in range(filled.shape[-1]):
         mixed[..., index] = (rows @ filled[..., index] @ columns.T) / np.where(total > 0, total, 1)
+    mixed[alone] = filled[alone]
     mixed[~known] = np.nan
     return mixed.reshape(probabilities.shape)
 
 
-def _weights(centres: NDArray[np.float64], starts: Sequence[int], size: int, how: str) -> csr_array:
+def _weights(centres: NDArray[Any], starts: Sequence[int], size: int, how: str) -> csr_array:
     """How much each tile (columns) counts at each centre (rows) along one axis."""
     distance = centres[:, np.newaxis] - (np.array(starts) + (size - 1) / 2)
     weights = (np.abs(distance) <= size / 2).astype(float)
@@ -90,13 +93,30 @@ def _weights(centres: NDArray[np.float64], starts: Sequence[int], size: int, how
     return csr_array(weights)
 
 
-def tile_places(tiles: Sequence[Tile]) -> NDArray[np.int64]:
-    """(n_tiles, 3): y, x and size of each tile in px of the image, in the order of the tiles."""
-    if isinstance(tiles, TileGrid):
-        places = np.empty((*tiles.shape, 3), np.int64)
-        places[..., 0] = np.array(tiles.rows)[:, np.newaxis]
-        places[..., 1] = np.array(tiles.columns)
-        places[..., 2] = tiles.tile_size
-        return places.reshape(-1, 3)
-    numbers = (number for tile in tiles for number in (tile.y, tile.x, tile.size))
-    return np.fromiter(numbers, np.int64, 3 * len(tiles)).reshape(-1, 3)
+def tile_numbers(labels: NDArray[Any], object_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Tell for each pixel of a label image which tile speaks for it.
+
+    Parameters
+    ----------
+    labels : ndarray
+        (y, x) integers.
+    object_ids : ndarray
+        (n_tiles,) the number of each tile's object.
+
+    Returns
+    -------
+    ndarray
+        (y, x) int32: number of the tile + 1; 0 for background and for objects without a tile.
+
+    >>> tile_numbers(np.array([[0, 7, 4]]), np.array([4, 7]))
+    array([[0, 2, 1]], dtype=int32)
+    """
+    numbers = np.zeros(labels.shape, np.int32)
+    if not len(object_ids):
+        return numbers
+    order = np.argsort(object_ids)
+    for row, labels_of_row in zip(numbers, labels, strict=True):  # a whole plane takes 8 B a pixel
+        nearest = np.searchsorted(object_ids, labels_of_row, sorter=order)
+        tile = order[nearest.clip(max=len(order) - 1)]
+        row[:] = np.where(object_ids[tile] == labels_of_row, tile + 1, 0)
+    return numbers

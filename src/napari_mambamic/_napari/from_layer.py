@@ -141,6 +141,12 @@ def plane_of_layer(
     index = _leading_index(viewer, layer) if index is None else index
     if channels:
         return _of_channels(layer, index, channels)
+    return plane_at(layer, index)
+
+
+def plane_at(layer: Image, index: tuple[int, ...]) -> LayerPlane:
+    """The plane of an image layer at a place along its leading axes."""
+    arrays = list(layer.data) if layer.multiscale else [layer.data]
     planes = [Plane(a, _index_in(a, index, layer)) if index else a for a in arrays]
     image = as_image(
         planes if layer.multiscale else planes[0],

@@ -1,0 +1,177 @@
+"""Results leave napari by its menus."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+from napari.layers import Labels, Points
+from napari.utils.notifications import notification_manager
+from PIL import Image as Picture
+from qtpy.QtWidgets import QFileDialog
+
+from napari_mambamic import read_results
+from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic.results import TileResults
+from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
+
+NAMES = ("a", "b, c", "größe")
+
+
+def results_on(layer, tiles, plane=()):
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), len(tiles)).astype(np.float32)
+    provenance = {
+        "image": {"name": layer.name, "plane_shape": [40, 60], "pixel_size_um": None},
+        "layer": {"name": layer.name, "plane": list(plane), "objects": None},
+        "weights": {"name": "mine"},
+    }
+    return TileResults(NAMES, tiles, shares, None, provenance)
+
+
+@pytest.fixture
+def classes(viewer):
+    """A result layer of a grid, selected."""
+    layer = viewer.add_image(np.full((40, 60), 90, np.uint8), name="cells")
+    results = results_on(layer, plan_tiles((40, 60), tile_size=10))
+    return ResultLayers(viewer, plane_of_layer(viewer, layer), results, heatmaps=["a"])
+
+
+@pytest.fixture
+def press(viewer, qtbot, monkeypatch):
+    """Choose a menu item, give the file dialog a path; wait for what is said in the end."""
+
+    def choose(title, path):
+        asked = []
+
+        def answer(parent, caption, suggested, file_filter):
+            asked.append((suggested, file_filter))
+            return str(path), file_filter
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
+        before = len(notification_manager.records)
+        action_of(viewer, title).trigger()
+        qtbot.waitUntil(lambda: len(notification_manager.records) > before, timeout=30_000)
+        return asked, notification_manager.records[-1].message
+
+    return choose
+
+
+def action_of(viewer, title):
+    menus = [action.menu() for action in viewer.window.file_menu.actions() if action.menu()]
+    (utilities,) = [menu for menu in menus if menu.title() == "IO Utilities"]
+    (action,) = [a for a in utilities.actions() if a.text().startswith(title)]
+    return action
+
+
+def test_geojson_leaves_by_the_menu(classes, press, tmp_path):
+    asked, said = press("Export classes as QuPath GeoJSON", tmp_path / "a.geojson.gz")
+    assert asked == [("cells classes.geojson", "GeoJSON (*.geojson *.geojson.gz)")]
+    assert said == f"Saved {tmp_path / 'a.geojson.gz'}"
+    read = read_results(tmp_path / "a.geojson.gz")
+    results = classes.main.metadata["results"]
+    np.testing.assert_array_equal(read.probabilities, results.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("title", "ending"),
+    [
+        ("Export classes as a table (CSV)", "csv"),
+        ("Export classes as a table (Parquet)", "parquet"),
+    ],
+)
+def test_tables_leave_by_the_menu_and_get_their_ending(classes, press, title, ending, tmp_path):
+    _, said = press(title, tmp_path / "table")
+    assert said == f"Saved {tmp_path / f'table.{ending}'}"
+    assert read_results(tmp_path / f"table.{ending}").class_names == NAMES
+
+
+def test_ome_zarr_leaves_by_the_menu_even_from_a_heatmap(classes, viewer, press, tmp_path):
+    viewer.layers.selection.active = classes.layers[0]
+    _, said = press("Export classes as OME-Zarr", tmp_path / "a")
+    assert said == f"Saved {tmp_path / 'a.ome.zarr'}"
+    root = zarr.open_group(tmp_path / "a.ome.zarr", mode="r")
+    assert root["labels/classes/0"].shape == (4, 6)
+
+
+def test_a_picture_leaves_by_the_menu(classes, press, tmp_path):
+    _, said = press("Export classes as a picture", tmp_path / "a.png")
+    assert said == f"Saved {tmp_path / 'a.png'}"
+    with Picture.open(tmp_path / "a.png") as picture:
+        assert json.loads(picture.text["mambamic"])["class_names"] == list(NAMES)
+
+
+def test_the_picture_of_a_volume_is_of_the_plane_that_was_classified(viewer, press, tmp_path):
+    volume = np.zeros((3, 40, 60), np.uint8)
+    volume[2] = 200
+    layer = viewer.add_image(volume, name="stack")
+    viewer.dims.set_point(0, 2)
+    results = results_on(layer, plan_tiles((40, 60), tile_size=20), plane=(2,))
+    results.probabilities[:] = np.nan
+    ResultLayers(viewer, plane_of_layer(viewer, layer), results)
+    viewer.dims.set_point(0, 0)
+    press("Export classes as a picture", tmp_path / "a.png")
+    with Picture.open(tmp_path / "a.png") as picture:
+        assert picture.getpixel((40, 40)) == (200, 200, 200)
+
+
+def test_outlines_are_those_of_the_objects(viewer, press, tmp_path):
+    layer = viewer.add_image(np.zeros((2, 40, 60), np.uint8), name="cells")
+    labels = np.zeros((2, 40, 60), np.int32)
+    labels[1, 5:10, 5:12], labels[1, 20:30, 20:40] = 4, 9
+    viewer.dims.set_point(0, 1)
+    results = results_on(layer, tiles_of_objects(labels[1], tile_size=12), plane=(1,))
+    ResultLayers(viewer, plane_of_layer(viewer, layer), results, objects=Labels(labels))
+    press("Export classes as QuPath GeoJSON", tmp_path / "a.geojson")
+    features = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    rings = [np.array(f["geometry"]["coordinates"][0]) for f in features]
+    assert [ring.min(axis=0).tolist() for ring in rings] == [[5, 5], [20, 20]]
+    assert [ring.max(axis=0).tolist() for ring in rings] == [[12, 10], [40, 30]]
+
+
+def test_points_that_fill_no_array_are_told_so(viewer, press, tmp_path):
+    layer = viewer.add_image(np.zeros((40, 60), np.uint8), name="cells")
+    results = results_on(layer, tiles_at_points([(5, 5)], tile_size=9))
+    ResultLayers(viewer, plane_of_layer(viewer, layer), results, objects=Points([(5, 5)]))
+    _, said = press("Export classes as OME-Zarr", tmp_path / "a.zarr")
+    assert "save points as GeoJSON" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("title", ["QuPath GeoJSON", "a table (CSV)", "OME-Zarr", "a picture"])
+def test_without_a_layer_of_classes_a_sentence_says_what_to_do(viewer, press, title, tmp_path):
+    asked, said = press(f"Export classes as {title}", tmp_path / "a")
+    assert said.startswith("No layer is selected. Click the layer of classes")
+    viewer.add_labels(np.zeros((4, 4), np.uint8), name="mine")
+    asked, said = press(f"Export classes as {title}", tmp_path / "a")
+    assert said.startswith("Layer 'mine' has no classes. Click the layer")
+    assert not asked
+
+
+def test_a_picture_without_its_image_is_refused(classes, viewer, press, tmp_path):
+    viewer.layers.remove("cells")
+    asked, said = press("Export classes as a picture", tmp_path / "a.png")
+    assert "there is no image layer 'cells'" in said
+    assert not asked
+
+
+@pytest.mark.parametrize("ending", ["geojson", "csv"])
+def test_a_layer_of_classes_is_saved_by_its_ending(classes, viewer, ending, tmp_path):
+    path = tmp_path / f"a.{ending}"
+    assert classes.main.save(str(path)) == [str(path)]
+    assert read_results(path).class_names == NAMES
+
+
+def test_other_labels_are_not_saved_as_classes(viewer, tmp_path):
+    layer = viewer.add_labels(np.zeros((4, 4), np.uint8), name="mine")
+    with pytest.raises(OSError, match="'mine' has no classes"):
+        layer.save(str(tmp_path / "a.geojson"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_labels_are_still_saved_as_pictures_by_napari(viewer, tmp_path):
+    layer = viewer.add_labels(np.ones((4, 4), np.uint8))
+    assert layer.save(str(tmp_path / "a.tif")) == [str(tmp_path / "a.tif")]
+    assert (tmp_path / "a.tif").is_file()
