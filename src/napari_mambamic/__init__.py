@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari_mambamic.classify import iter_classify as iter_classify
     from napari_mambamic.errors import MambamicError as MambamicError
     from napari_mambamic.image import as_image as as_image
+    from napari_mambamic.image_files import open_image as open_image
     from napari_mambamic.networks import build_network as build_network
     from napari_mambamic.networks import list_networks as list_networks
     from napari_mambamic.networks import register_network as register_network
@@ -81,6 +82,7 @@ _HOMES = {
     "list_networks": "networks",
     "list_weights": "weights.store",
     "load_classifier": "classifier",
+    "open_image": "image_files",
     "plan_tiles": "tiling",
     "read_patches": "patches",
     "register_network": "networks",

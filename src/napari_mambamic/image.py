@@ -46,12 +46,16 @@ class ImagePyramid:
         Micrometres per pixel of level 0 along (y, x); None when unknown.
     name : str
         Used in messages and in the provenance of results.
+    note : str
+        What is to be told about the image, in sentences: which plane of a stack it is, what is
+        missing in its file.
     """
 
     levels: tuple[ImageLevel, ...]
     channel_axis: Literal[0, 2] | None = None
     pixel_size_um: tuple[float, float] | None = None
     name: str = "image"
+    note: str = ""
 
     @property
     def plane_shape(self) -> tuple[int, int]:
