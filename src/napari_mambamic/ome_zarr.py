@@ -30,7 +30,7 @@ def open_zarr(
     cache: ChunkCache,
 ) -> ImagePyramid:
     """Open one image of a zarr folder (versions 2 and 3); see `image_files.open_image`."""
-    name = path.name
+    name = str(path)
     try:
         node = zarr.open(str(path), mode="r")
         arrays, axes, found, notes = (
@@ -52,7 +52,7 @@ def open_zarr(
         levels,
         channel_axis=plane.channel_axis,
         pixel_size_um=found if pixel_size_um is None else pixel_size_um,
-        name=name,
+        name=path.name,
     )
     return replace(image, note=" ".join(filter(None, notes)))
 
@@ -65,7 +65,7 @@ def _multiscale(
     if "bioformats2raw.layout" in about:
         inner = group.get(str(series))
         if not isinstance(inner, zarr.Group):
-            raise ImageError(f"{path.name} holds no image series={series}. Choose a lower number.")
+            raise ImageError(f"{path} holds no image series={series}. Choose a lower number.")
         group, about, series = inner, _about(inner), 0
     images = about.get("multiscales")
     if not images:
@@ -76,7 +76,7 @@ def _multiscale(
         )
     if not 0 <= series < len(images):
         raise ImageError(
-            f"{path.name} holds {len(images)} images, and series={series} was asked for. Choose "
+            f"{path} holds {len(images)} images, and series={series} was asked for. Choose "
             f"one of 0 to {len(images) - 1}."
         )
     image = images[series]
@@ -94,14 +94,14 @@ def _multiscale(
             arrays.append(array)
         elif not i:
             raise ImageError(
-                f"{path.name} has no level 0: {dataset['path']!r} is missing. Get another copy of "
+                f"{path} has no level 0: {dataset['path']!r} is missing. Get another copy of "
                 f"the folder."
             )
         else:
-            notes.append(f"Level {i} of {path.name} is missing or damaged, and left out.")
+            notes.append(f"Level {i} of {path} is missing or damaged, and left out.")
     if len(axes) != arrays[0].ndim:
         raise ImageError(
-            f"{path.name} is damaged: it has {arrays[0].ndim} axes and names {len(axes)}. Get "
+            f"{path} is damaged: it has {arrays[0].ndim} axes and names {len(axes)}. Get "
             f"another copy of the folder."
         )
     transforms = [

@@ -43,12 +43,12 @@ def open_tiff(
 
     `pages_are_channels` tells what the pages are of which the file says nothing.
     """
-    name = path.name
+    name = str(path)
     try:
         file = SharedFile(path)
         _check_chain_of_pages(file, is_ndpi=path.suffix.lower() == ".ndpi")
         with TiffFile(path) as tiff:
-            _check_ome_sizes(tiff)
+            _check_ome_sizes(tiff, name)
             if not 0 <= series < len(tiff.series):
                 raise ImageError(
                     f"{name} holds {len(tiff.series)} images, and series={series} was asked for. "
@@ -58,7 +58,7 @@ def open_tiff(
             axes = _axes(chosen, pages_are_channels)
             plane = plane_of_stack(axes, chosen.get_shape(squeeze=False), z=z, t=t, name=name)
             levels, notes = _levels(chosen, axes, plane, {tiff.filehandle.path: file}, cache, name)
-            notes += [plane.note, _note_on_larger(tiff, series)]
+            notes += [plane.note, _note_on_larger(tiff, series, name)]
             if pixel_size_um is None:
                 pixel_size_um = pixel_size_of_tiff(tiff, chosen, series)
     except (ImageError, OSError):
@@ -69,7 +69,7 @@ def open_tiff(
             f"unknown kind; get another copy, or save it as OME-TIFF."
         ) from error
     image = as_image(
-        levels, channel_axis=levels[0].channel_axis, pixel_size_um=pixel_size_um, name=name
+        levels, channel_axis=levels[0].channel_axis, pixel_size_um=pixel_size_um, name=path.name
     )
     return replace(image, note=" ".join(filter(None, notes)))
 
@@ -220,12 +220,12 @@ def _note_on_blanks(readers: list[PageReader | None], name: str) -> str:
     return f"{what} of {name} are not in the file: they read as blank."
 
 
-def _note_on_larger(tiff: TiffFile, number: int) -> str:
+def _note_on_larger(tiff: TiffFile, number: int, name: str) -> str:
     areas = [series.keyframe.imagelength * series.keyframe.imagewidth for series in tiff.series]
     largest = int(np.argmax(areas))
     if areas[largest] == areas[number]:
         return ""
-    return f"{tiff.filename} holds a larger image, which series={largest} chooses."
+    return f"{name} holds a larger image, which series={largest} chooses."
 
 
 def _check_chain_of_pages(file: SharedFile, *, is_ndpi: bool) -> None:
@@ -251,7 +251,7 @@ def _check_chain_of_pages(file: SharedFile, *, is_ndpi: bool) -> None:
         position = page + count_size + n_tags * tag_size
 
 
-def _check_ome_sizes(tiff: TiffFile) -> None:
+def _check_ome_sizes(tiff: TiffFile, name: str) -> None:
     """Refuse OME-XML that speaks of more planes than memory could list."""
     if not tiff.is_ome or not tiff.ome_metadata:
         return
@@ -261,6 +261,6 @@ def _check_ome_sizes(tiff: TiffFile) -> None:
         n_planes = math.prod(sizes) // max(tiff.pages.first.size, 1) if sizes else 0
         if max(n_planes, *others, 0) > _MOST_PAGES:
             raise ImageError(
-                f"{tiff.filename} is damaged: its OME-XML speaks of {max(n_planes, *others, 0):,} "
+                f"{name} is damaged: its OME-XML speaks of {max(n_planes, *others, 0):,} "
                 f"planes. Get another copy of the file."
             )

@@ -47,7 +47,7 @@ class SharedFile:
     def __init__(self, path: str | Path) -> None:
         file = open(path, "rb")  # noqa: SIM115 - open as long as this object lives
         self.close = weakref.finalize(self, file.close)
-        self.name = Path(path).name
+        self.name = str(path)
         self._file, self._lock = file, threading.Lock()
         self._state = self._state_now()
         self.size = self._state[0]
