@@ -127,8 +127,8 @@ class ChunkedArray:
             raise
         except Exception as error:  # decoders raise anything on damaged bytes
             raise ImageError(
-                f"{self._name} cannot be read at {self._place(index)}: {said_by(error)}. The file "
-                f"is damaged there or out of reach; get another copy, or leave this region out."
+                f"{self._name} cannot be read at {self._place(index)}: {said_by(error)}. Open it "
+                f"again, get another copy, or leave this region out."
             ) from error
 
     def _place(self, index: Index) -> str:
@@ -152,7 +152,9 @@ def check_chunk_size(n_bytes: int, name: str) -> None:
 
 
 def said_by(error: BaseException) -> str:
-    """What an error of another library says, without the full stop at its end."""
+    """What an error of another library says, in words that fit into a sentence."""
+    if isinstance(error, (ArithmeticError, AttributeError, LookupError, TypeError)):
+        return "what it says about itself makes no sense"  # bugs that damaged files bring out
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(reason).split())[:300].rstrip(".")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import Any, Literal
 
 import zarr
 
-from napari_mambamic.chunks import ChunkCache, ChunkedArray, Index, check_chunk_size, said_by
+from napari_mambamic.chunks import (
+    LARGEST_CHUNK_BYTES,
+    ChunkCache,
+    ChunkedArray,
+    Index,
+    check_chunk_size,
+    said_by,
+)
 from napari_mambamic.errors import ImageError
 from napari_mambamic.image import ImagePyramid, as_image
 from napari_mambamic.pixel_size import PixelSize, pixel_size_of_ngff
@@ -40,7 +48,7 @@ def open_zarr(
         )
         plane = plane_of_stack(axes, arrays[0].shape, z=z, t=t, name=name)
         notes += [plane.note, _note_on_missing_chunks(arrays[0], name)]
-        levels = [_level(array, axes, plane, cache, name) for array in arrays]
+        levels = [_level(array, axes, plane, cache, path) for array in arrays]
     except (ImageError, OSError):
         raise
     except Exception as error:  # zarr raises anything on damaged metadata
@@ -152,31 +160,52 @@ def _axes_of_array(
 
 
 def _level(
-    array: zarr.Array[Any], axes: Sequence[str], plane: PlaneOfStack, cache: ChunkCache, name: str
+    array: zarr.Array[Any], axes: Sequence[str], plane: PlaneOfStack, cache: ChunkCache, path: Path
 ) -> ChunkedArray:
     if array.dtype.kind not in "buif":
-        raise ImageError(f"The pixels of {name} are of type {array.dtype}. Save them as numbers.")
+        raise ImageError(f"The pixels of {path} are of type {array.dtype}. Save them as numbers.")
     whole = [i for i, place in enumerate(plane.index) if place is None]
-    shape = tuple(array.shape[i] for i in whole)
     chunk = tuple(array.chunks[i] for i in whole)
     # The whole chunk is decoded, also where it holds more planes than the one that is read.
-    check_chunk_size(math.prod(array.chunks) * array.dtype.itemsize, name)
+    check_chunk_size(math.prod(array.chunks) * array.dtype.itemsize, str(path))
+    has_blosc = not array.shards and "Blosc" in str(array.compressors)
 
     def read_chunk(index: Index) -> Any:
         key: list[int | slice] = [place or 0 for place in plane.index]
+        numbers = [(place or 0) // n for place, n in zip(plane.index, array.chunks, strict=True)]
         for axis, number, size in zip(whole, index, chunk, strict=True):
             key[axis] = slice(number * size, (number + 1) * size)
+            numbers[axis] = number
+        if has_blosc:
+            _check_blosc(path / array.path / array.metadata.encode_chunk_key(tuple(numbers)))
         return array[tuple(key)]
 
     return ChunkedArray(
-        shape,
+        tuple(array.shape[i] for i in whole),
         chunk,
         array.dtype.newbyteorder("="),
         read_chunk,
         cache=cache,
         channel_axis=plane.channel_axis,
-        name=name,
+        name=str(path),
     )
+
+
+def _check_blosc(file: Path) -> None:
+    """Refuse a chunk that is shorter than it says: numcodecs would read on behind its end.
+
+    https://github.com/zarr-developers/numcodecs/issues/228
+    """
+    try:
+        with open(file, "rb") as opened:
+            header = opened.read(16)
+    except FileNotFoundError:
+        return  # the chunk is of the fill value
+    if len(header) == 16:
+        n_decoded, _, n_encoded = struct.unpack("<3I", header[4:])
+        if n_encoded <= file.stat().st_size and n_decoded <= LARGEST_CHUNK_BYTES:
+            return
+    raise ValueError("its Blosc data is cut short")
 
 
 def _note_on_missing_chunks(array: zarr.Array[Any], name: str) -> str:

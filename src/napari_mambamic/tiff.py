@@ -27,6 +27,7 @@ from napari_mambamic.tiff_page import (
 )
 
 _MOST_PAGES = 10**7
+_MOST_CHANNELS = 10**4
 
 
 def open_tiff(
@@ -49,6 +50,8 @@ def open_tiff(
         _check_chain_of_pages(file, is_ndpi=path.suffix.lower() == ".ndpi")
         with TiffFile(path) as tiff:
             _check_ome_sizes(tiff, name)
+            if not tiff.series:
+                raise ImageError(f"{name} holds no image. Get another copy of the file.")
             if not 0 <= series < len(tiff.series):
                 raise ImageError(
                     f"{name} holds {len(tiff.series)} images, and series={series} was asked for. "
@@ -168,12 +171,14 @@ def _numbers_of_pages(
             f"{name} is damaged, or its planes are stored in a way that cannot be read: its pages "
             f"are {how.shape} and it is said to be {shape} ({axes}). Save it as OME-TIFF."
         )
-    leading = plane.index[:n_leading]
-    if not leading:
-        return [0]
-    ranges = [range(n) if i is None else [i] for i, n in zip(leading, shape, strict=False)]
-    numbers = np.arange(math.prod(shape[:n_leading])).reshape(shape[:n_leading])[np.ix_(*ranges)]
-    return [int(number) for number in numbers.ravel()]
+    leading = list(zip(plane.index, shape, strict=True))[:n_leading]
+    n_channels = math.prod(n for place, n in leading if place is None)
+    if n_channels > _MOST_CHANNELS:
+        raise ImageError(f"{name} is damaged: it speaks of {n_channels:,} channels.")
+    numbers = [0]
+    for place, n in leading:
+        numbers = [n * k + i for k in numbers for i in (range(n) if place is None else [place])]
+    return numbers
 
 
 def _readers(

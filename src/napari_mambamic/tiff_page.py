@@ -53,20 +53,14 @@ class SharedFile:
         self.size = self._state[0]
 
     def read(self, offset: int, count: int) -> bytes:
-        """Bytes from `offset` on; ImageError when there are fewer, or the file has changed."""
+        """Bytes from `offset` on; OSError when there are fewer, or the file has changed."""
         with self._lock:
             if self._state_now() != self._state:
-                raise ImageError(
-                    f"{self.name} has changed since it was opened. Wait until it is written, and "
-                    f"open it again."
-                )
+                raise OSError("it has changed since it was opened")
             self._file.seek(offset)
             data = self._file.read(count)
         if len(data) != count:
-            raise ImageError(
-                f"{self.name} is cut short: it ends before {offset + count:,} bytes. Get another "
-                f"copy of the file."
-            )
+            raise OSError(f"it is cut short: it ends before {offset + count:,} bytes")
         return data
 
     def _state_now(self) -> tuple[int, int]:
@@ -191,6 +185,11 @@ class PageReader:
                 f"The pixels of {self.file.name} are of a type that cannot be read "
                 f"({page.bitspersample} bits). Save them as 8 or 16 bit integers, or as floats."
             )
+        if page.compression != 1 and page.compression not in TIFF.DECOMPRESSORS:
+            raise ImageError(
+                f"{self.file.name} is compressed in a way that cannot be read (TIFF compression "
+                f"{int(page.compression)}). Save it with deflate, LZW or JPEG."
+            )
         if page.imagedepth != 1 or page.photometric not in _PHOTOMETRIC:
             raise ImageError(
                 f"{self.file.name} is stored as volumes or in colours that cannot be read (TIFF "
@@ -234,18 +233,12 @@ class PageReader:
     def _check_encoded(self, data: bytes) -> None:
         """Refuse what would be decoded to grey for want of bytes, or to gigabytes."""
         compression, limit = self.page.compression, 4 * self.chunk[0] * self.chunk[1]
-        if compression in _JPEG and not self.jpeg["jpegheader"] and b"\xff\xd9" not in data[-64:]:
-            raise ImageError(
-                f"{self.file.name} is damaged: a JPEG tile has no end. Get another copy of the "
-                f"file, or leave this region out."
-            )
+        is_whole = compression in _JPEG and not self.jpeg["jpegheader"]
+        if (is_whole or compression in _JPEG_2000) and b"\xff\xd9" not in data[-64:]:
+            raise ValueError("its JPEG data has no end")
         for height, width in _announced_sizes(data, int(compression)):
             if height * width > limit:
-                raise ImageError(
-                    f"{self.file.name} is damaged: a tile of {self.chunk[0]} x {self.chunk[1]} px "
-                    f"says that it is {height:,} x {width:,} px. Get another copy of the file, or "
-                    f"leave this region out."
-                )
+                raise ValueError(f"its JPEG data says that it is {height:,} x {width:,} px")
 
 
 def is_separate(page: TiffPage) -> bool:
