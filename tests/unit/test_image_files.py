@@ -8,6 +8,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -447,3 +448,26 @@ def test_the_file_is_closed_when_the_image_is_gone(tmp_path):
         open_image(path, series=7)
     gc.collect()
     assert n_open() == 0
+
+
+REAL = Path("/work/shared/data/images")
+
+
+@pytest.mark.parametrize(
+    ("name", "pixel_size", "plane"),
+    [
+        ("CMU-1-Small-Region.svs", 0.499, lambda a: a),
+        ("BPAE_3ch.ome.tif", None, lambda a: np.moveaxis(a, 0, 2)),
+        ("xyc_8bit__tub_h2b_cecog_battery.tif", None, lambda a: np.moveaxis(a, 0, 2)),
+        ("xyzc_16bit__dna_conf_wf.tif", 0.5119, lambda a: np.moveaxis(a[22], 0, 2)),
+        ("mitocheck_t30.tif", None, lambda a: a[0][..., np.newaxis]),
+        ("drosophila_histone_t21.tif", None, lambda a: a[0]),
+    ],
+)
+def test_real_files_where_they_are_at_hand(name, pixel_size, plane):
+    if not (REAL / name).exists():
+        pytest.skip("an extra: the promises are tested above, with files of our own")
+    image = open_image(REAL / name)
+    np.testing.assert_array_equal(whole(image), plane(tifffile.imread(REAL / name)))
+    expected = pixel_size and pytest.approx((pixel_size, pixel_size), rel=1e-4)
+    assert image.pixel_size_um == expected

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import tifffile
 from skimage.io import imsave
 
 from napari_mambamic.errors import SamplesError
@@ -152,6 +153,29 @@ def test_an_unreadable_image_is_named_and_skipped_only_when_asked(class_folders)
     samples = samples_from_path(class_folders, skip_unreadable=True)
     assert len(samples) == 5
     assert samples.note.replace("\\", "/") == "1 unreadable images are left out: cat/1.png."
+
+
+def test_tiff_samples_keep_their_channels_and_tell_the_plane_of_a_stack(tmp_path):
+    cells = noise(4, 20, 5)
+    for i, kind in enumerate(["cat", "cat", "dog", "dog"]):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        planes = np.stack([cells[i] // 2, cells[i], cells[i] // 3]).transpose(0, 3, 1, 2)
+        how = {"photometric": "minisblack", "metadata": {"axes": "ZCYX"}}
+        tifffile.imwrite(tmp_path / kind / f"{i}.tif", planes, ome=True, **how)
+    samples = samples_from_folder(tmp_path)
+    np.testing.assert_array_equal(samples.pixels, cells)
+    assert "0.tif is a stack of 3 planes: the one at z = 1 of 3 is read." in samples.note
+
+
+def test_places_in_a_tiled_file_are_samples(tmp_path):
+    plane = noise(1, 200)[0]
+    tifffile.imwrite(tmp_path / "a.tif", plane, photometric="rgb", tile=(64, 64), compression="lzw")
+    (tmp_path / "a.csv").write_text("path,label,y,x\na.tif,a,60,70\na.tif,b,5,190\n")
+    samples = samples_from_csv(tmp_path / "a.csv", tile_size=16)
+    np.testing.assert_array_equal(samples.pixels[0], plane[52:68, 62:78])
+    (tmp_path / "a.tif").write_bytes(b"II*\0 and so on")
+    with pytest.raises(SamplesError, match=r"a\.tif cannot be read as an image"):
+        samples_from_csv(tmp_path / "a.csv", tile_size=16)
 
 
 def test_images_with_other_channels_are_named(class_folders):
