@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import math
 import os
+import re
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 from skimage.io import imsave
 
 from napari_mambamic import open_image
@@ -281,6 +285,60 @@ def test_pixels_are_as_they_are_shown(tmp_path):
         tile=(32, 32),
     )
     check_pixels(open_image(tmp_path / "aperio.tif"), rgb, tolerance=1)
+
+
+def write_ndpi(path, pixels, *, restart=4):
+    """One JPEG with restart markers as Hamamatsu's scanners write it, 0.25 um per px."""
+    packed = BytesIO()
+    Image.fromarray(pixels).save(
+        packed, "jpeg", quality=95, subsampling=0, restart_marker_blocks=restart
+    )
+    jpeg = packed.getvalue()
+    start = jpeg.index(b"\xff\xda")
+    start += 2 + struct.unpack_from(">H", jpeg, start + 2)[0]
+    starts = [start, *(m.end() for m in re.finditer(rb"\xff[\xd0-\xd7]", jpeg) if m.end() > start)]
+    data = bytearray(b"II*\0" + bytes(8)) + jpeg
+    short, long, text, ratio, real = 3, 4, 2, 5, 11
+
+    def stored(value):
+        data.extend(bytes(-len(data) % 8))
+        data.extend(value)
+        return len(data) - len(value)
+
+    resolution = stored(struct.pack("<2I", 40000, 1))
+    tags = [
+        (256, long, 1, pixels.shape[1]),
+        (257, long, 1, pixels.shape[0]),
+        (258, short, 3, stored(struct.pack("<3H", 8, 8, 8))),
+        (259, short, 1, 7),
+        (262, short, 1, 6),
+        (271, text, 10, stored(b"Hamamatsu\0")),
+        (273, long, 1, 12),
+        (277, short, 1, 3),
+        (278, long, 1, pixels.shape[0]),
+        (279, long, 1, len(jpeg)),
+        (282, ratio, 1, resolution),
+        (283, ratio, 1, resolution),
+        (296, short, 1, 3),
+        (65420, long, 1, 1),
+        (65421, real, 1, struct.unpack("<I", struct.pack("<f", 20))[0]),
+        (65426, long, len(starts), stored(struct.pack(f"<{len(starts)}I", *starts))),
+    ]
+    page = stored(struct.pack("<H", len(tags)))
+    data += b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    data += bytes(8) + bytes(4 * len(tags))  # no next page; high halves of the values
+    struct.pack_into("<Q", data, 4, page)
+    path.write_bytes(data)
+
+
+def test_ndpi_is_read_between_its_restart_markers(tmp_path):
+    pixels = noise(HEIGHT, WIDTH, 3)[:72, :96]
+    write_ndpi(tmp_path / "a.ndpi", pixels)
+    image = open_image(tmp_path / "a.ndpi")
+    assert image.levels[0].data.chunks == (8, 32, 3)
+    assert image.pixel_size_um == pytest.approx((0.25, 0.25))
+    assert np.abs(whole(image).astype(int) - pixels).max() < 12
+    np.testing.assert_array_equal(image.read(30, 40, 20, 30), whole(image)[30:50, 40:70])
 
 
 def test_one_bit_is_read(tmp_path):
