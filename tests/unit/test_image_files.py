@@ -23,6 +23,7 @@ from skimage.io import imsave
 
 from napari_mambamic import open_image
 from napari_mambamic.errors import ImageError
+from napari_mambamic.tiff_page import SharedFile
 
 HEIGHT, WIDTH = 75, 101
 
@@ -475,7 +476,7 @@ def test_threads_read_the_right_pixels(tmp_path, kind):
         tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64), compression="zlib")
     else:
         zarr.create_array(path, data=pixels, chunks=(64, 64, 3))
-    image = open_image(path, cache_bytes=20 * 64 * 64 * 3)  # so small that chunks come and go
+    image = open_image(path, cache_bytes=4 * 64 * 64 * 3)  # so small that chunks come and go
     corners = np.random.default_rng(1).integers(0, (360, 460), (600, 2))
 
     def is_right(corner):
@@ -484,6 +485,25 @@ def test_threads_read_the_right_pixels(tmp_path, kind):
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(is_right, corners))
+
+
+def test_threads_that_share_a_file_read_where_they_asked_to(tmp_path):
+    numbers = np.arange(100_000, dtype=np.uint32)
+    numbers.tofile(tmp_path / "numbers")
+    file = SharedFile(tmp_path / "numbers")
+
+    def n_wrong(seed):
+        starts = np.random.default_rng(seed).integers(0, 90_000, 2000)
+        read = (np.frombuffer(file.read(4 * int(i), 12_000), np.uint32) for i in starts)
+        return sum(int(r[0]) != i for r, i in zip(read, starts, strict=True))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads meet between seeking and reading
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert sum(pool.map(n_wrong, range(4))) == 0
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
