@@ -7,11 +7,15 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton's kernels run on the CPU, slowly
 
 from napari_mambamic.classifier import load_classifier
+
+settings.register_profile("no-deadline", deadline=None)  # a busy machine is not a defect
+settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_mambamic.exports import read_results as read_results
     from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
+    from napari_mambamic.image_files import open_image as open_image
     from napari_mambamic.networks import build_network as build_network
     from napari_mambamic.networks import list_networks as list_networks
     from napari_mambamic.networks import register_network as register_network
@@ -84,6 +85,7 @@ _HOMES = {
     "list_networks": "networks",
     "list_weights": "weights.store",
     "load_classifier": "classifier",
+    "open_image": "image_files",
     "plan_tiles": "tiling",
     "read_patches": "patches",
     "read_results": "exports",

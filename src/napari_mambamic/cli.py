@@ -45,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--tile-size", type=int, metavar="PX")
     classify.add_argument("--overlap", type=int, default=0, metavar="PX")
     classify.add_argument("--skip-background", action="store_true")
+    classify.add_argument("--series", type=int, default=0, metavar="N", help="which of its images")
+    classify.add_argument("--z", type=int, metavar="N", help="plane; by default the middle one")
+    classify.add_argument("--t", type=int, metavar="N", help="time point; by default the first")
     classify.set_defaults(run=_classify)
 
     train = commands.add_parser("train", help="train on samples, and save the weights")
@@ -143,22 +146,19 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _classify(options: argparse.Namespace) -> None:
-    from skimage.io import imread
-
     from napari_mambamic.classifier import load_classifier
     from napari_mambamic.classify import classify_image
-    from napari_mambamic.image import as_image
+    from napari_mambamic.image_files import open_image
 
     if not options.out.is_dir():
         raise ImageError(f"There is no folder {options.out}. Create it or choose another.")
     classifier = load_classifier(options.weights, device=options.device)
     for path in options.images:
-        try:
-            pixels = imread(path)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ImageError(f"{path} cannot be read as an image: {error}.") from error
+        image = open_image(path, series=options.series, z=options.z, t=options.t)
+        if image.note:
+            print(image.note)
         results = classify_image(
-            as_image(pixels, name=path.name),
+            image,
             classifier,
             tile_size=options.tile_size,
             overlap=options.overlap,

@@ -48,6 +48,9 @@ class ImagePyramid:
         Used in messages and in the provenance of results.
     chosen_channels : tuple of int or None
         The channels that are read, in this order; None: all.
+    note : str
+        What is to be told about the image, in sentences: which plane of a stack it is, what is
+        missing in its file.
     """
 
     levels: tuple[ImageLevel, ...]
@@ -55,6 +58,7 @@ class ImagePyramid:
     pixel_size_um: tuple[float, float] | None = None
     name: str = "image"
     chosen_channels: tuple[int, ...] | None = None
+    note: str = ""
 
     @property
     def plane_shape(self) -> tuple[int, int]:

@@ -7,7 +7,9 @@ import json
 import re
 import sys
 
+import numpy as np
 import pytest
+import tifffile
 from skimage.io import imsave
 
 from napari_mambamic.cli import main
@@ -20,6 +22,28 @@ def test_classify_writes_a_table_and_prints_the_counts(sheet, tmp_path, capsys):
     with open(tmp_path / "cells.classes.csv", newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 24
     assert "basophil" in capsys.readouterr().out
+
+
+def test_classify_reads_slides_and_stacks_and_tells_the_plane(sheet, tmp_path, capsys):
+    tifffile.imwrite(
+        tmp_path / "slide.ome.tif",
+        np.stack([255 - sheet[:96], sheet[:96], 255 - sheet[:96]]),
+        photometric="rgb",
+        tile=(64, 64),
+        compression="zlib",
+        metadata={"axes": "ZYXS"},
+    )
+    imsave(tmp_path / "plane.png", sheet[:96])
+    tables = []
+    for name in ("slide.ome.tif", "plane.png"):
+        arguments = ["classify", str(tmp_path / name), "--out", str(tmp_path)]
+        assert main([*arguments, "--device", "cpu"]) == 0
+        stem = name.rpartition(".")[0]
+        tables.append((tmp_path / f"{stem}.classes.csv").read_text(encoding="utf-8"))
+    assert tables[0] == tables[1]
+    assert "stack of 3 planes: the one at z = 1 of 3 is read" in capsys.readouterr().out
+    assert main([*arguments[:1], str(tmp_path / "slide.ome.tif"), "--z", "3"]) == 1
+    assert "has 3 planes along z, 0 to 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

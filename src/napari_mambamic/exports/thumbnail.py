@@ -75,8 +75,10 @@ def _small_picture(image: ImagePyramid, longest_side: int) -> Image.Image:
     longest = max(height, width)
     factor = min(longest_side / longest, max(1, longest_side // (2 * longest)))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    # Twice as fine as needed, so as to be smoothed.
-    pixels = _as_rgb(image.overview(max(1, longest // (2 * longest_side))))
+    step = max(1, longest // longest_side)
+    if image.level_for(step) == 0:
+        step = max(1, step // 2)  # twice as fine as needed, so as to be smoothed
+    pixels = _as_rgb(image.overview(step))
     how = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
     return Image.fromarray(pixels).resize(size, how)
 

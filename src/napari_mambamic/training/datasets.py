@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.io import imread
 from skimage.transform import resize
 
-from napari_mambamic.errors import SamplesError
-from napari_mambamic.image import as_image
+from napari_mambamic.errors import ImageError, SamplesError
+from napari_mambamic.image import ImagePyramid
+from napari_mambamic.image_files import open_image
 from napari_mambamic.patches import read_tiles
 from napari_mambamic.tiling import tiles_at_points
 from napari_mambamic.training.samples import (
@@ -82,27 +82,28 @@ def samples_from_folder(
             f"{folder} has no folders with images in them. Make a folder for each class, and put "
             f"its images (png, jpg, tif or bmp) there."
         )
-    images, kept, skipped = [], [], []
+    images, kept, skipped, notes = [], [], [], list[str]()
     for file in files:
         try:
-            images.append(_square(imread(file), file))
-        except (OSError, ValueError, SyntaxError) as error:
+            images.append(_square(_opened(file, notes)))
+        except (ImageError, SamplesError) as error:
             if skip_unreadable:
                 skipped.append(str(file.relative_to(folder)))
                 continue
             raise SamplesError(
-                f"{file} cannot be read as an image ({error}). Remove it, or choose to skip "
-                f"unreadable images."
+                f"{error} Or remove it, or choose to skip unreadable images."
             ) from error
         kept.append(file)
     if not images:
         raise SamplesError(f"None of the {len(files)} images in {folder} can be read.")
-    some = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+    if skipped:
+        some = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        notes.insert(0, f"{len(skipped)} unreadable images are left out: {some}.")
     return samples_from_arrays(
         _of_one_size(images, kept, tile_size),
         [file.parent.name for file in kept],
         names=[str(file.relative_to(folder)) for file in kept],
-        note=f"{len(skipped)} unreadable images are left out: {some}." if skipped else "",
+        note=_joined(notes),
     )
 
 
@@ -126,17 +127,21 @@ def samples_from_csv(path: str | Path, *, tile_size: int | None = None) -> Sampl
     groups = [row["group"] for row in rows] if "group" in rows[0] else None
     labels = [row["label"] for row in rows]
     files = [table.parent / row["path"] for row in rows]
-    pixels: Any
+    notes: list[str] = []
     if {"y", "x"} <= set(rows[0]):
         if tile_size is None:
             raise SamplesError(f"{table} gives places in images: choose a tile size.")
         places = [(float(row["y"]), float(row["x"])) for row in rows]
-        pixels = _tiles_of_files(files, places, tile_size)
+        pixels = _tiles_of_files(files, places, tile_size, notes)
         groups = groups or [str(file) for file in files]
     else:
-        pixels = _of_one_size([_square(_read(file), file) for file in files], files, tile_size)
+        pixels = _of_one_size([_square(_opened(f, notes)) for f in files], files, tile_size)
     return samples_from_arrays(
-        pixels, labels, groups=groups, names=[str(row["path"]) for row in rows]
+        pixels,
+        labels,
+        groups=groups,
+        names=[str(row["path"]) for row in rows],
+        note=_joined(notes),
     )
 
 
@@ -205,7 +210,7 @@ def samples_from_boxes(
     """
     folder = Path(path)
     images = {file.name: file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES}
-    patches, labels, groups = [], [], []
+    patches, labels, groups, notes = [], [], [], list[str]()
     for file in sorted(folder.rglob("*.xml")):
         try:
             root = ElementTree.parse(file).getroot()
@@ -215,7 +220,7 @@ def samples_from_boxes(
         source = images.get(name) or images.get(f"{file.stem}{Path(name).suffix or '.jpg'}")
         if source is None:
             raise SamplesError(f"{file} speaks of the image {name!r}, which is not in {folder}.")
-        image = as_image(_read(source), name=source.name)
+        image = _opened(source, notes)
         for item in root.iter("object"):
             corners = [float(item.findtext(f"bndbox/{k}", "nan")) for k in _CORNERS]
             x0, y0, x1, y1 = corners
@@ -228,7 +233,9 @@ def samples_from_boxes(
             groups.append(source.stem)
     if not patches:
         raise SamplesError(f"{folder} has no boxes: no .xml file with objects was found.")
-    return samples_from_arrays(_of_one_size(patches, groups, tile_size), labels, groups=groups)
+    return samples_from_arrays(
+        _of_one_size(patches, groups, tile_size), labels, groups=groups, note=_joined(notes)
+    )
 
 
 def samples_from_points(
@@ -250,7 +257,7 @@ def samples_from_points(
         By default the numbers in the files; names of classes that do not occur are left out.
     """
     by_stem = {f.stem: f for f in Path(images).iterdir() if f.suffix.lower() in _SUFFIXES}
-    parts = []
+    parts, notes = [], list[str]()
     for file in sorted(Path(points).glob("*.txt")):
         if file.stem not in by_stem:
             raise SamplesError(f"{file} has no image of the same name in {images}.")
@@ -263,7 +270,7 @@ def samples_from_points(
         source = by_stem[file.stem]
         numbers = table[:, 2].astype(int)
         words = [class_names[i] if class_names else str(i) for i in numbers]
-        pixels = _tiles_of_files([source] * len(table), table[:, 1::-1], tile_size)
+        pixels = _tiles_of_files([source] * len(table), table[:, 1::-1], tile_size, notes)
         names = [f"{source.name} at (x, y) = ({x:.0f}, {y:.0f})" for x, y in table[:, :2]]
         parts.append(
             samples_from_arrays(pixels, words, groups=[source.stem] * len(words), names=names)
@@ -279,29 +286,33 @@ def samples_from_points(
         class_names=known,
         groups=joined.groups,
         names=joined.names,
+        note=_joined(notes),
     )
 
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def _read(file: Path) -> NDArray[Any]:
+def _opened(file: Path, notes: list[str]) -> ImagePyramid:
+    """An image file; what is to be told about it is added to the notes."""
     try:
-        pixels: NDArray[Any] = imread(file)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise SamplesError(f"{file} cannot be read as an image ({error}).") from error
-    return pixels
+        image = open_image(file)
+    except ImageError as error:
+        raise SamplesError(str(error)) from error
+    if image.note:
+        notes.append(image.note)
+    return image
 
 
-def _square(pixels: NDArray[Any], file: Path) -> NDArray[Any]:
+def _joined(notes: list[str]) -> str:
+    return " ".join(notes[:5]) + (f" And {len(notes) - 5} more of that." if notes[5:] else "")
+
+
+def _square(image: ImagePyramid) -> NDArray[Any]:
     """The square in the middle, (y, x, channel)."""
-    if pixels.ndim == 2:
-        pixels = pixels[..., np.newaxis]
-    if pixels.ndim != 3 or pixels.shape[-1] > 16:
-        raise SamplesError(f"{file} has shape {pixels.shape}; a plane (y, x, channel) is needed.")
-    side = min(pixels.shape[:2])
-    top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
+    side = min(image.plane_shape)
+    top, left = ((length - side) // 2 for length in image.plane_shape)
+    return image.read(top, left, side, side)
 
 
 def _of_one_size(
@@ -333,13 +344,16 @@ def _resampled(image: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _tiles_of_files(
-    files: Sequence[Path], places: Sequence[tuple[float, float]] | NDArray[Any], tile_size: int
+    files: Sequence[Path],
+    places: Sequence[tuple[float, float]] | NDArray[Any],
+    tile_size: int,
+    notes: list[str],
 ) -> NDArray[Any]:
     patches: list[NDArray[Any]] = []
     opened: tuple[Path, Any] | None = None
     for file, place in zip(files, places, strict=True):
         if opened is None or opened[0] != file:
-            opened = file, as_image(_read(file), name=file.name)
+            opened = file, _opened(file, notes)
         tiles = tiles_at_points([tuple(place)], tile_size=tile_size)
         patches.append(read_tiles(opened[1], tiles)[0])
     return np.stack(patches)

@@ -6,12 +6,13 @@ import re
 
 import numpy as np
 import pytest
+import tifffile
 from skimage.io import imsave
 
 from napari_mambamic.errors import SamplesError
 from napari_mambamic.image import as_image
 from napari_mambamic.patches import read_tiles
-from napari_mambamic.tiling import Tile, plan_tiles
+from napari_mambamic.tiling import Tile, plan_tiles, tiles_at_points
 from napari_mambamic.training.datasets import (
     samples_from_boxes,
     samples_from_csv,
@@ -152,6 +153,32 @@ def test_an_unreadable_image_is_named_and_skipped_only_when_asked(class_folders)
     samples = samples_from_path(class_folders, skip_unreadable=True)
     assert len(samples) == 5
     assert samples.note.replace("\\", "/") == "1 unreadable images are left out: cat/1.png."
+
+
+def test_tiff_samples_keep_their_channels_and_tell_the_plane_of_a_stack(tmp_path):
+    cells = noise(4, 20, 5)
+    for i, kind in enumerate(["cat", "cat", "dog", "dog"]):
+        (tmp_path / kind).mkdir(exist_ok=True)
+        planes = np.stack([cells[i] // 2, cells[i], cells[i] // 3]).transpose(0, 3, 1, 2)
+        how = {"photometric": "minisblack", "metadata": {"axes": "ZCYX"}}
+        tifffile.imwrite(tmp_path / kind / f"{i}.tif", planes, ome=True, **how)
+    samples = samples_from_folder(tmp_path)
+    np.testing.assert_array_equal(samples.pixels, cells)
+    assert "0.tif is a stack of 3 planes: the one at z = 1 of 3 is read." in samples.note
+
+
+def test_places_in_a_tiled_file_are_samples(tmp_path):
+    plane = noise(1, 200)[0]
+    tifffile.imwrite(tmp_path / "a.tif", plane, photometric="rgb", tile=(64, 64), compression="lzw")
+    (tmp_path / "a.csv").write_text("path,label,y,x\na.tif,a,60,70\na.tif,b,5,190\n")
+    samples = samples_from_csv(tmp_path / "a.csv", tile_size=16)
+    tiles = tiles_at_points([(60, 70), (5, 190)], tile_size=16)
+    pixels = dict(zip("ab", read_tiles(as_image(plane), tiles), strict=True))
+    for label, sample in zip(samples.labels, samples.pixels, strict=True):
+        np.testing.assert_array_equal(sample, pixels[samples.class_names[label]])
+    (tmp_path / "a.tif").write_bytes(b"II*\0 and so on")
+    with pytest.raises(SamplesError, match=r"a\.tif holds no image"):
+        samples_from_csv(tmp_path / "a.csv", tile_size=16)
 
 
 def test_images_with_other_channels_are_named(class_folders):
