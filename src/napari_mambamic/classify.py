@@ -208,7 +208,7 @@ def iter_classify(
         As in `classify_image`: with the same image, weights and settings, tiles that are done are
         not done again.  Without embeddings.
     """
-    pyramid = as_image(image, pixel_size_um=pixel_size_um)
+    pyramid = as_image(image, pixel_size_um=pixel_size_um).with_chunk_cache()
     if channels is not None:
         pyramid = pyramid.with_channels(channels)
     spec = classifier.manifest.patch
@@ -248,7 +248,7 @@ def iter_classify(
     )
     if with_embeddings == "auto":
         with_embeddings = len(tiles) <= _MANY_TILES
-    total, store = len(wanted), None
+    total, store, before = len(wanted), None, None
     if keep_in is not None:
         with_embeddings = False
         store = _store_of(Path(keep_in), pyramid, results, wanted)
@@ -257,7 +257,7 @@ def iter_classify(
         wanted = np.setdiff1d(wanted, before)
     done = total - len(wanted)
     results.complete = done == total
-    yield Progress(done, total, message="Starting", results=results)
+    yield Progress(done, total, message="Starting", tiles=before, results=results)
     begin = time.perf_counter()
     flow = _Flow(pyramid, tiles, classifier, rule, view)
     try:

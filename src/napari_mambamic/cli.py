@@ -126,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         default=["forward", "batches", "training", "memory"],
         choices=["forward", "batches", "training", "memory"],
     )
+    bench.add_argument(
+        "--end-to-end",
+        action="store_true",
+        help="instead: classify an image from memory, zarr and TIFF, against the network alone",
+    )
     bench.add_argument("--device", default="auto")
     bench.add_argument("--json", type=Path, metavar="FILE")
     bench.set_defaults(run=_bench)
@@ -285,16 +290,22 @@ def _doctor(_: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from napari_mambamic.bench import measure, table
+    if options.end_to_end:
+        from napari_mambamic.end_to_end import end_to_end_table, measure_end_to_end
 
-    report = measure(
-        networks=options.networks,
-        patch_size=options.patch_size,
-        batch_size=options.batch_size,
-        device=options.device,
-        parts=options.parts,
-    )
-    print(table(report))
+        report = measure_end_to_end(device=options.device)
+        print(end_to_end_table(report))
+    else:
+        from napari_mambamic.bench import measure, table
+
+        report = measure(
+            networks=options.networks,
+            patch_size=options.patch_size,
+            batch_size=options.batch_size,
+            device=options.device,
+            parts=options.parts,
+        )
+        print(table(report))
     if options.json:
         with written_atomically(options.json) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")

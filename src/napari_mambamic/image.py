@@ -13,7 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mambamic.chunks import ChunkCache, ChunkedArray
 from napari_mambamic.errors import ImageError
+
+_LARGEST_KEPT = 2**26  # bytes of a block
 
 
 @dataclass(frozen=True)
@@ -150,12 +153,21 @@ class ImagePyramid:
             )
         return replace(self, chosen_channels=tuple(int(c) for c in channels))
 
+    def with_chunk_cache(self) -> ImagePyramid:
+        """The same image, with the blocks of dask and zarr arrays kept that were read last."""
+        cache = ChunkCache()
+        levels = tuple(
+            replace(level, data=_cached(level.data, cache, self.channel_axis, self.name))
+            for level in self.levels
+        )
+        return replace(self, levels=levels)
+
     def _pixels(self, level: int, rows: slice, columns: slice) -> NDArray[Any]:
         data, chosen = self.levels[level].data, self.chosen_channels
         if self.channel_axis == 0:
             if chosen is None:
                 return np.moveaxis(np.asarray(data[:, rows, columns]), 0, 2)
-            planes = {c: np.asarray(data[c, rows, columns]) for c in set(chosen)}
+            planes = {c: np.asarray(data[c : c + 1, rows, columns])[0] for c in set(chosen)}
             return np.stack([planes[c] for c in chosen], axis=2)
         window = np.asarray(data[rows, columns])
         if self.channel_axis is None:
@@ -236,6 +248,26 @@ def as_image(
             f"it; open another image."
         )
     return pyramid
+
+
+def _cached(data: Any, cache: ChunkCache, channel_axis: Literal[0, 2] | None, name: str) -> Any:
+    chunks = getattr(data, "chunks", None)
+    if chunks is None or isinstance(data, ChunkedArray):
+        return data
+    if any(len(set(sizes[:-1])) > 1 for sizes in chunks if isinstance(sizes, tuple)):
+        return data  # blocks of several sizes
+    sides = tuple(int(np.max(sizes)) for sizes in chunks)
+    if np.prod(sides, dtype=float) * np.dtype(data.dtype).itemsize > _LARGEST_KEPT:
+        return data
+
+    def read(index: tuple[int, ...]) -> NDArray[Any]:
+        block = [slice(i * n, (i + 1) * n) for i, n in zip(index, sides, strict=True)]
+        return np.asarray(data[tuple(block)])
+
+    shape = tuple(data.shape)
+    return ChunkedArray(
+        shape, sides, data.dtype, read, cache=cache, channel_axis=channel_axis, name=name
+    )
 
 
 def _levels(arrays: Sequence[Any], axis: int | None) -> tuple[ImageLevel, ...]:

@@ -25,7 +25,8 @@ class Progress:
     message : str
         What is going on, in words.
     tiles : ndarray or None
-        Numbers (k,) of the tiles of the batch that was just classified.
+        Numbers (k,) of the tiles of the batch that was just classified; in the first step of a run
+        that goes on, of those that were classified before.
     results : TileResults or None
         The results so far: one object that fills while the run goes on.
     """

@@ -427,3 +427,20 @@ def test_a_missing_pixel_size_is_asked_for_and_can_be_waived(
     panel.run_button.click()
     finish(panel)
     assert "24 classified" in panel.message.text()
+
+
+def test_overlapping_tiles_are_blended_when_the_run_is_complete(
+    viewer, panel, image, finish, classifier
+):
+    panel.overlap.setValue(48)
+    panel.blend.setCurrentText("gaussian")
+    panel.heatmaps.item(0).setCheckState(Qt.CheckState.Checked)
+    panel.run_button.click()
+    finish(panel)
+    direct = classify_image(image.data, classifier, overlap=48)
+    blended = direct.blended("gaussian").probabilities
+    assert np.abs(blended - direct.probabilities).max() > 0.1
+    np.testing.assert_allclose(panel.results.probabilities, blended, atol=1e-5)
+    heatmap = viewer.layers["cells basophil"].data
+    np.testing.assert_allclose(heatmap.ravel(), blended[:, 0], atol=1e-5)
+    assert viewer.layers["cells classes"].metadata["mambamic"]["settings"]["blend"] == "gaussian"

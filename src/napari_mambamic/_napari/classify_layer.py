@@ -59,6 +59,7 @@ class Request:
     weights: str
     device: str
     heatmaps: tuple[str, ...]
+    blend: str
     view: Callable[[], View | None] | None
     options: dict[str, Any]
 
@@ -75,6 +76,7 @@ def request_of(
     channel_axis: int | None = None,
     planes: Planes = "current",
     within: Layer | None = None,
+    blend: str = "none",
     view_first: bool = True,
     **options: Any,
 ) -> Request:
@@ -114,6 +116,7 @@ def request_of(
         weights,
         device,
         tuple(heatmaps),
+        blend,
         view,
         options,
     )
@@ -153,6 +156,7 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
                 seconds=time.perf_counter() - begin,
             )
         before += progress.done
+        everything[number] = everything[number].blended(request.blend)
     return everything
 
 
@@ -168,6 +172,7 @@ def classify_layer(
     channel_axis: int | None = None,
     planes: Planes = "current",
     within: Layer | None = None,
+    blend: str = "none",
     **options: Any,
 ) -> list[Layer]:
     """Classify an image layer, and add the result to the viewer.
@@ -194,6 +199,8 @@ def classify_layer(
         Of a stack: the plane in view, all, or along some axes a range, {axis: (start, stop)}.
     within : Shapes or Labels, optional
         Classify the tiles whose middle lies in a shape, or on a label.
+    blend : str
+        Where tiles overlap: "none", "mean" or "gaussian"; see `TileResults.blended`.
     **options
         ``tile_size``, ``object_scale``, ``overlap``, ``region``, ``skip_background``,
         ``use_pixels``, ``keep_in`` and ``batch_size`` of `iter_classify`.
@@ -219,6 +226,7 @@ def classify_layer(
         channel_axis=channel_axis,
         planes=planes,
         within=within,
+        blend=blend,
         view_first=False,
         **options,
     )

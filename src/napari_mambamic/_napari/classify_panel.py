@@ -46,6 +46,7 @@ from napari_mambamic.errors import MambamicError
 from napari_mambamic.patches import PatchSpec
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
+from napari_mambamic.stitching import BLENDS
 
 CUTS = ("Tiles", "Objects of a Labels layer", "Points")
 DEVICES = {
@@ -163,6 +164,12 @@ class ClassifyPanel(RunPanel):
         self.overlap.setRange(0, 100_000)
         self.overlap.setSuffix(" px")
         self.overlap.setToolTip("Pixels that neighbouring tiles share")
+        self.blend = QComboBox()
+        self.blend.addItems(BLENDS)
+        self.blend.setToolTip(
+            "Where tiles overlap: each speaks for its own part, or all that cover a place are "
+            "averaged, once the run is complete"
+        )
         self.skip_background = QCheckBox("Skip background")
         self.skip_background.setToolTip("Leave out tiles that hold only glass or darkness")
         self.where = LayerBox(self._viewer, (Shapes, Labels), "Shapes or Labels", none="everywhere")
@@ -186,6 +193,7 @@ class ClassifyPanel(RunPanel):
             ("", self.scale_objects),
             ("Object scale", self.object_scale),
             ("Overlap", self.overlap),
+            ("Blend", self.blend),
             ("Where", self.where),
             ("", self.skip_background),
             ("Batch size", self.batch_size),
@@ -286,6 +294,7 @@ class ClassifyPanel(RunPanel):
         if cut == 0:
             return values | {
                 "overlap": self.overlap.value(),
+                "blend": self.blend.currentText(),
                 "skip_background": self.skip_background.isChecked(),
                 "heatmaps": self._chosen_heatmaps(),
             }
@@ -359,13 +368,9 @@ class ClassifyPanel(RunPanel):
         if self._shown is None:
             self._shown = result_layers_of(self._viewer, self._request, self._everything[0])
             self._counts = np.zeros(len(self.results.class_names), np.int64)
-            before = np.flatnonzero(self.results.is_done)
-            fresh = before  # of a run that goes on, more than the batches that were seen here
-        else:
-            fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
-            if self._shown.are_shown:
-                plane = len(self._everything) - 1
-                self._shown.update(self.results, tiles=fresh, plane=plane)
+        fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
+        if self._shown.are_shown:
+            self._shown.update(self.results, tiles=fresh, plane=len(self._everything) - 1)
         labels = self.results.labels_of(fresh)
         self._counts += np.bincount(labels[labels >= 0], minlength=len(self._counts))
         self._fresh = []
@@ -376,6 +381,8 @@ class ClassifyPanel(RunPanel):
     def _take_result(self, result: list[TileResults] | str) -> None:
         if isinstance(result, str):
             self._say(result, is_error=True)
+        else:
+            self._everything, self.results = result, result[-1]
 
     def _show_end(self) -> None:
         results = self.results
@@ -386,7 +393,8 @@ class ClassifyPanel(RunPanel):
         if self._shown is not None:
             self._update()
             if self._shown.are_shown:
-                self._shown.finish(results, plane=len(self._everything) - 1)
+                for plane, each in enumerate(self._everything):
+                    self._shown.finish(each, plane=plane)
         self.save_button.setEnabled(True)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes
@@ -409,7 +417,7 @@ class ClassifyPanel(RunPanel):
         self.form.setRowVisible(self.points, cut == 2)
         for widget in (self.scale_objects, self.object_scale):
             self.advanced_form.setRowVisible(widget, cut == 1)
-        for widget in (self.overlap, self.skip_background, self.heatmaps):
+        for widget in (self.overlap, self.blend, self.skip_background, self.heatmaps):
             self.advanced_form.setRowVisible(widget, cut == 0)
         axis = self._plane_axis()
         self.form.setRowVisible(self.planes_row, axis is not None)

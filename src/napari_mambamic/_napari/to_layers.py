@@ -8,6 +8,7 @@ than 2,500 tiles, and of stacks, value = number of the class + 1.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,6 +96,7 @@ class ResultLayers:
         plane = planes[0]
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
+        self._finished: dict[int, TileResults] = {}
         self._by_class = len(planes) > 1 or (
             len(results) > _MOST_NUMBERED and isinstance(results.tiles, TileGrid)
         )
@@ -149,10 +151,18 @@ class ResultLayers:
 
     def finish(self, results: TileResults, *, plane: int = 0) -> None:
         """Show the last state, and mark it when the run was stopped before its end."""
+        self._finished[plane] = results
         self.update(results, plane=plane)
+        for layer in self.layers:
+            layer.metadata["mambamic"] = results.provenance
+            # Of a stack, those of each plane.
+            layer.metadata["results"] = (
+                results if len(self._planes) == 1 else list(self._finished.values())
+            )
         if self._by_class:
-            counts = results.counts
-            self.main.features = self.main.features.assign(tiles=list(counts.values()))
+            counts = sum((Counter(each.counts) for each in self._finished.values()), Counter())
+            tiles = [counts[name] for name in self.class_names]
+            self.main.features = self.main.features.assign(tiles=tiles)
         if not results.complete:
             for layer in self.layers:
                 layer.name = f"{layer.name} (partial)"
