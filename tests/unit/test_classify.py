@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -317,3 +321,29 @@ def test_bad_images_get_a_sentence(image, keywords, error, words, classifier):
 def test_bad_objects_get_a_sentence(objects, keywords, error, words, classifier):
     with pytest.raises(error, match=words):
         classify_objects(np.zeros((99, 99), np.uint8), objects, classifier, **keywords)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_cancelling_a_hundred_times_leaves_no_memory_and_no_threads(sheet, classifier):
+    stored = zarr.array(sheet[:192], chunks=(96, 96, 3))
+    rng = np.random.default_rng(0)
+
+    def cancelled():
+        steps = iter_classify(stored, classifier, batch_size=4)
+        for _ in range(int(rng.integers(1, 6))):
+            next(steps)
+        steps.close()
+
+    def memory_mb():
+        gc.collect()
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1024
+
+    for _ in range(10):
+        cancelled()
+    base, threads = memory_mb(), threading.active_count()
+    for _ in range(100):
+        cancelled()
+    assert memory_mb() - base < 30
+    assert threading.active_count() == threads

@@ -6,6 +6,7 @@ on any thread, and is the first to need torch.  `classify_layer` is both, for sc
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from napari_mambamic._napari.from_layer import (
     view_of_plane,
 )
 from napari_mambamic._napari.settings import weights_source
-from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps
 from napari_mambamic.errors import ImageError, WeightsError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -131,9 +132,12 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
     if request.weights in list_weights() and not is_here(request.weights):
         yield from iter_fetch(request.weights, source=weights_source())
     yield Progress(0, 0, message="Loading the weights")
+    compiling = threading.Thread(target=compile_colormaps, daemon=True)
+    compiling.start()
     from napari_mambamic.classify import iter_classify
 
     classifier = classifier_for(request.weights, request.device)
+    compiling.join()  # or the window would wait for it
     everything: list[TileResults] = []
     begin, before = time.perf_counter(), 0
     for number, plane in enumerate(request.planes):

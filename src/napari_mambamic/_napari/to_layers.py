@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,17 @@ def placed_on(plane: LayerPlane, origin: tuple[float, float], side: float) -> di
     }
 
 
+@cache
+def compile_colormaps() -> None:
+    """Let napari compile what colours labels, which takes it seconds, before the window needs it.
+
+    May be called on any thread.
+    """
+    colours = {None: "transparent", 0: "transparent", 1: "red"}
+    for kind in (np.uint8, np.int32):
+        Labels(np.ones((2, 2), kind), colormap=DirectLabelColormap(color_dict=colours))
+
+
 class ResultLayers:
     """The layers that show a run: added at once, filled while it goes on.
 
@@ -97,6 +109,7 @@ class ResultLayers:
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
         self._finished: dict[int, TileResults] = {}
+        self._shown_last: dict[int, TileResults] = {}  # of each plane
         self._by_class = len(planes) > 1 or (
             len(results) > _MOST_NUMBERED and isinstance(results.tiles, TileGrid)
         )
@@ -139,6 +152,7 @@ class ResultLayers:
         plane : int
             Which of the planes.
         """
+        self._shown_last[plane] = results
         if self._by_class:
             self._fill(results, slice(None) if tiles is None else tiles, plane)
         else:
@@ -150,9 +164,10 @@ class ResultLayers:
             layer.refresh()
 
     def finish(self, results: TileResults, *, plane: int = 0) -> None:
-        """Show the last state, and mark it when the run was stopped before its end."""
+        """Show results that are final, and mark them when the run was stopped before its end."""
         self._finished[plane] = results
-        self.update(results, plane=plane)
+        if self._shown_last.get(plane) is not results or not self._by_class:
+            self.update(results, plane=plane)  # blended, or not shown batch by batch
         for layer in self.layers:
             layer.metadata["mambamic"] = results.provenance
             # Of a stack, those of each plane.
