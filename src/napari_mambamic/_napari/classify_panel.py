@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -69,6 +70,7 @@ class ClassifyPanel(RunPanel):
         self._next_update = 0.0
         self.results: TileResults | None = None  # of the plane at work
         self._everything: list[TileResults] = []  # of each plane so far
+        self._final: list[TileResults] = []  # the same when the run is complete, or blended
         self._fresh: list[NDArray[np.intp]] = []  # tiles that are done and not yet shown
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
 
@@ -229,7 +231,7 @@ class ClassifyPanel(RunPanel):
             self._say(str(error), is_error=True)
             return
         self.results, self._shown, self._next_update = None, None, 0.0
-        self._everything, self._fresh = [], []
+        self._everything, self._final, self._fresh = [], [], []
         self._run(_results_or_sentence, self._request)
         self._show_weights()
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
@@ -382,7 +384,7 @@ class ClassifyPanel(RunPanel):
         if isinstance(result, str):
             self._say(result, is_error=True)
         else:
-            self._everything, self.results = result, result[-1]
+            self._final = result
 
     def _show_end(self) -> None:
         results = self.results
@@ -390,11 +392,17 @@ class ClassifyPanel(RunPanel):
             if self._stopped:
                 self._say("Stopped before the first tile.")
             return
+        final = self._final or self._everything
         if self._shown is not None:
             self._update()
             if self._shown.are_shown:
-                for plane, each in enumerate(self._everything):
-                    self._shown.finish(each, plane=plane)
+                pairs = zip(final, self._everything, strict=True)
+                for plane, (each, live) in enumerate(pairs):  # blended results are other ones
+                    self._shown.finish(each, plane=plane, already_shown=each is live)
+        if final[-1] is not self._everything[-1]:
+            counts = sum((Counter(each.counts) for each in final), Counter())
+            self.legend.show_counts({name: counts[name] for name in results.class_names})
+        self._everything, self.results = final, final[-1]
         self.save_button.setEnabled(True)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes

@@ -109,7 +109,6 @@ class ResultLayers:
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
         self._finished: dict[int, TileResults] = {}
-        self._shown_last: dict[int, TileResults] = {}  # of each plane
         self._by_class = len(planes) > 1 or (
             len(results) > _MOST_NUMBERED and isinstance(results.tiles, TileGrid)
         )
@@ -152,7 +151,6 @@ class ResultLayers:
         plane : int
             Which of the planes.
         """
-        self._shown_last[plane] = results
         if self._by_class:
             self._fill(results, slice(None) if tiles is None else tiles, plane)
         else:
@@ -163,11 +161,14 @@ class ResultLayers:
             shown[chosen] = results.probabilities[chosen, index]
             layer.refresh()
 
-    def finish(self, results: TileResults, *, plane: int = 0) -> None:
-        """Show results that are final, and mark them when the run was stopped before its end."""
+    def finish(self, results: TileResults, *, plane: int = 0, already_shown: bool = False) -> None:
+        """Show results that are final, and mark them when the run was stopped before its end.
+
+        A million tiles are not drawn again where each of them was `already_shown`.
+        """
         self._finished[plane] = results
-        if self._shown_last.get(plane) is not results or not self._by_class:
-            self.update(results, plane=plane)  # blended, or not shown batch by batch
+        if not (already_shown and self._by_class):
+            self.update(results, plane=plane)
         for layer in self.layers:
             layer.metadata["mambamic"] = results.provenance
             # Of a stack, those of each plane.
