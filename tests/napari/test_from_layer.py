@@ -177,3 +177,14 @@ def test_shapes_and_labels_tell_where_to_classify():
         area_of_layer(plane, Shapes([np.array([(0, 0), (5, 5)])], shape_type="line"))
     with pytest.raises(ImageError, match="does not tell where"):
         area_of_layer(plane, layer)
+
+
+def test_labels_of_a_plane_belong_to_all_channels_of_an_image():
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((3, 20, 30), np.uint8), scale=(1, 2, 2))
+    viewer.dims.set_point(0, 1)
+    plane = plane_of_layer(viewer, layer)
+    data = np.arange(600).reshape(20, 30)
+    np.testing.assert_array_equal(labels_of_layer(plane, Labels(data, scale=(2, 2))), data)
+    with pytest.raises(ImageError, match="does not lie on image"):
+        labels_of_layer(plane, Labels(data))

@@ -265,3 +265,23 @@ def test_objects_of_a_stack_get_the_colour_of_their_class_plane_by_plane():
     assert shown.main.data[1, 25, 35] == results[1].labels[0] + 1
     assert shown.main.data[1, 1, 1] == results[1].labels[1] + 1
     assert np.count_nonzero(shown.main.data[0]) == 25
+
+
+def test_a_result_is_shown_with_every_channel():
+    viewer = ViewerModel()
+    layer = Image(da.zeros((4, 3, 40, 60), dtype=np.uint8))
+    viewer.add_layer(layer)
+    planes = [plane_of_layer(viewer, layer, index=(t, 2)) for t in (1, 2)]
+    results = results_for(plan_tiles((40, 60), tile_size=20))
+    shown = ResultLayers(viewer, planes, results, heatmaps=["b"], channel_axis=1)
+    for number in (0, 1):
+        shown.finish(results, plane=number)
+    assert shown.main.data.shape == (2, 3, 2, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(shown.main.data[1, channel].ravel(), results.labels + 1)
+        np.testing.assert_array_equal(
+            shown.layers[0].data[0, channel].ravel(), results.probabilities[:, 1]
+        )
+    np.testing.assert_allclose(
+        shown.main.data_to_world((0, 0, 0, 0)), layer.data_to_world((1, 0, 9.5, 9.5))
+    )

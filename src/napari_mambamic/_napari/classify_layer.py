@@ -60,6 +60,7 @@ class Request:
     weights: str
     device: str
     heatmaps: tuple[str, ...]
+    channel_axis: int | None
     blend: str
     view: Callable[[], View | None] | None
     options: dict[str, Any]
@@ -117,6 +118,7 @@ def request_of(
         weights,
         device,
         tuple(heatmaps),
+        channel_axis,
         blend,
         view,
         options,
@@ -250,7 +252,12 @@ def classify_layer(
 def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults) -> ResultLayers:
     """Add the layers of a run to the viewer."""
     return ResultLayers(
-        viewer, request.planes, results, objects=request.objects_layer, heatmaps=request.heatmaps
+        viewer,
+        request.planes,
+        results,
+        objects=request.objects_layer,
+        heatmaps=request.heatmaps,
+        channel_axis=request.channel_axis,
     )
 
 

@@ -242,21 +242,29 @@ def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
             "it into tiles."
         )
     data = layer.data[0] if layer.multiscale else layer.data
-    if data.ndim != len(plane.index) + 2 or tuple(data.shape[-2:]) != plane.image.plane_shape:
+    index = index_in_labels(plane, data)
+    fits = all(i < length for i, length in zip(index, data.shape, strict=False))
+    if len(index) != data.ndim - 2 or not fits or tuple(data.shape[-2:]) != plane.image.plane_shape:
         raise ImageError(
             f"Labels layer {layer.name!r} has shape {tuple(data.shape)} and the plane of "
             f"{plane.layer.name!r} is {plane.image.plane_shape[0]} x {plane.image.plane_shape[1]} "
             f"px. Choose labels of this image."
         )
-    corners = _plane_corners(plane)
-    if not np.allclose(
-        _to_world(layer, corners), _to_world(plane.layer, corners), rtol=1e-6, atol=1e-9
-    ):
+    if not _lies_on(layer, plane):
         raise ImageError(
             f"Labels layer {layer.name!r} does not lie on image {plane.layer.name!r}: their scale, "
             f"translation or rotation differ. Give both the same."
         )
-    return Plane(data, plane.index) if plane.index else data
+    return Plane(data, index) if index else data
+
+
+def index_in_labels(plane: LayerPlane, data: Any) -> tuple[int, ...]:
+    """Where a plane lies along the leading axes of labels, which may lack the first ones.
+
+    Labels (y, x) of an image (channel, y, x) belong to all of its channels.
+    """
+    count = data.ndim - 2
+    return plane.index[len(plane.index) - count :] if 0 < count <= len(plane.index) else ()
 
 
 def points_of_layer(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -18,9 +19,10 @@ import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points
 from napari.utils.colormaps import DirectLabelColormap
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from napari_mambamic._napari.from_layer import LayerPlane
+from napari_mambamic._napari.from_layer import LayerPlane, index_in_labels
 from napari_mambamic.colours import class_colours
 from napari_mambamic.results import TileResults
 from napari_mambamic.stitching import label_geometry
@@ -62,6 +64,13 @@ def placed_on(plane: LayerPlane, origin: tuple[float, float], side: float) -> di
     }
 
 
+def _at_first_channel(plane: LayerPlane, channel_axis: int | None) -> LayerPlane:
+    if channel_axis is None:
+        return plane
+    index = (*plane.index[:channel_axis], 0, *plane.index[channel_axis + 1 :])
+    return replace(plane, index=index)
+
+
 @cache
 def compile_colormaps() -> None:
     """Let napari compile what colours labels, which takes it seconds, before the window needs it.
@@ -88,6 +97,8 @@ class ResultLayers:
     objects : Labels or Points, optional
     heatmaps : sequence of str
         Classes whose probability is shown (tiles only).
+    channel_axis : int, optional
+        An axis of the image's layer that holds channels: the result is shown with each of them.
     name : str, optional
     """
 
@@ -99,13 +110,15 @@ class ResultLayers:
         *,
         objects: Layer | None = None,
         heatmaps: Sequence[str] = (),
+        channel_axis: int | None = None,
         name: str | None = None,
     ) -> None:
-        self._viewer, self._planes = viewer, planes
+        self._viewer, self._channel_axis = viewer, channel_axis
+        self._planes = [_at_first_channel(plane, channel_axis) for plane in planes]
         self.class_names = results.class_names
         self._colours = class_colours(len(results.class_names))
         self._metadata = {"mambamic": results.provenance, "results": results}
-        plane = planes[0]
+        plane = self._planes[0]
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
         self._finished: dict[int, TileResults] = {}
@@ -241,8 +254,7 @@ class ResultLayers:
         if self._by_class:
             shown = self._stacked(np.zeros(data.shape[-2:], np.uint16))
         else:
-            shown = np.asarray(data[plane.index]) if plane.index else data
-            shown = shown.reshape((1,) * len(plane.index) + shown.shape) if plane.index else shown
+            shown = self._stacked(np.asarray(data[index_in_labels(plane, data)]))
         self._objects = data
         return Labels(
             shown, name=name, opacity=0.6, metadata=self._metadata, **placed_on(plane, (0, 0), 1)
@@ -257,7 +269,15 @@ class ResultLayers:
         if not indices.size:
             return pixels
         extent = tuple(np.ptp(indices, axis=0) + 1)
-        return np.broadcast_to(pixels, extent + pixels.shape).copy()
+        copies = np.broadcast_to(pixels, extent + pixels.shape).copy()
+        if self._channel_axis is None:
+            return copies
+        # The same pixels for every channel: a stride of 0.
+        layer = self._planes[0].layer
+        shape, strides = list(copies.shape), list(copies.strides)
+        data = layer.data[0] if layer.multiscale else layer.data
+        shape[self._channel_axis], strides[self._channel_axis] = data.shape[self._channel_axis], 0
+        return as_strided(copies, shape, strides)
 
     def _part(self, layer: Layer, plane: int) -> NDArray[Any]:
         """The pixels of a plane in a layer."""
@@ -284,7 +304,8 @@ class ResultLayers:
             ids = results.object_ids
             values = np.zeros(int(ids.max()) + 1, part.dtype)
             values[ids] = results.labels + 1
-            labels = np.asarray(self._objects[self._planes[plane].index])
+            at = index_in_labels(self._planes[plane], self._objects)
+            labels = np.asarray(self._objects[at])
             part[...] = values[np.where(labels < len(values), labels, 0)]
         self.main.refresh()
 
