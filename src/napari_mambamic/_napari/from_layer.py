@@ -90,6 +90,30 @@ def plane_of_layer(viewer: ViewerModel, layer: Layer | None) -> LayerPlane:
     return LayerPlane(layer, image, index)
 
 
+def region_in_view(plane: LayerPlane, *, most_pixels: int) -> tuple[int, int, int, int]:
+    """The part (y, x, height, width) of a plane that is in view, in px of the image.
+
+    Of a layer that is turned, the upright box around it.  The whole plane when it is small or
+    was never drawn; the middle of the view where the view holds more than `most_pixels`.
+    """
+    shape = np.array(plane.image.plane_shape)
+    low, high = np.zeros(2), shape.astype(float)
+    if shape.prod() > most_pixels:
+        corners = np.asarray(plane.layer.corner_pixels, dtype=np.float64)[:, -2:]
+        if plane.layer.multiscale:
+            corners = corners * plane.layer.downsample_factors[plane.layer.data_level][-2:]
+        if (corners[1] > corners[0]).all():
+            low, high = np.clip(corners, 0, shape)
+    middle, sides = (low + high) / 2, np.maximum(high - low, 1)
+    if sides.prod() > most_pixels:
+        longest = most_pixels**0.5
+        # A side that is short leaves its pixels to the other one.
+        sides = np.minimum(sides, np.maximum(longest, most_pixels / sides[::-1]))
+    size = np.minimum(np.maximum(sides.astype(int), 1), shape)
+    start = np.clip((middle - size / 2).astype(int), 0, shape - size)
+    return int(start[0]), int(start[1]), int(size[0]), int(size[1])
+
+
 def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
     """The label image (y, x) that belongs to an image plane.
 
