@@ -10,7 +10,14 @@ from pathlib import Path
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
-from napari_mambamic._napari.demo import classify_and_wait, open_demo, photograph
+import napari
+from napari_mambamic._napari.demo import (
+    HEIGHT,
+    WIDTH,
+    classify_and_wait,
+    open_demo,
+    photograph,
+)
 from napari_mambamic._napari.virtual_display import display_for_pictures
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
@@ -28,6 +35,23 @@ def main() -> None:
         viewer.layers.remove("blood cells classes")
         photograph_training(viewer)
         viewer.close()
+        photograph_objects()
+
+
+def photograph_objects() -> None:
+    """Outline the cells of the bundled smear in the Find objects panel."""
+    viewer = napari.Viewer()
+    viewer.window.resize(WIDTH, HEIGHT)
+    image, _ = viewer.open_sample("napari-mambamic", "blood-smear")
+    viewer.layers.remove("white cells and platelets")
+    viewer.layers.selection.active = image
+    _, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", "Find objects")
+    while panel.preview.is_busy:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "find-objects.png")
+    viewer.close()
 
 
 def photograph_training(viewer: ViewerModel) -> None:

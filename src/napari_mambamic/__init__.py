@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from napari_mambamic.networks import build_network as build_network
     from napari_mambamic.networks import list_networks as list_networks
     from napari_mambamic.networks import register_network as register_network
+    from napari_mambamic.objects import ObjectSettings as ObjectSettings
+    from napari_mambamic.objects import find_objects as find_objects
     from napari_mambamic.patches import PatchSpec as PatchSpec
     from napari_mambamic.patches import read_patches as read_patches
     from napari_mambamic.progress import Progress as Progress
@@ -61,6 +63,7 @@ _HOMES = {
     "Checkpoint": "training.fine_tune",
     "MambamicError": "errors",
     "Manifest": "weights.manifest",
+    "ObjectSettings": "objects",
     "PatchSpec": "patches",
     "Prediction": "classifier",
     "Progress": "progress",
@@ -77,6 +80,7 @@ _HOMES = {
     "classify_objects": "classify",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
+    "find_objects": "objects",
     "fine_tune": "training.fine_tune",
     "import_published": "weights.published",
     "iter_classify": "classify",

@@ -228,6 +228,28 @@ def view_of_plane(plane: LayerPlane) -> tuple[float, float, float, float] | None
     return float(first[0]), float(first[1]), float(height), float(width)
 
 
+def region_in_view(plane: LayerPlane, *, most_pixels: int) -> tuple[int, int, int, int]:
+    """The part (y, x, height, width) of a plane that is in view, in px of the image.
+
+    Of a layer that is turned, the upright box around it.  The whole plane when it is small or
+    was never drawn; the middle of the view where the view holds more than `most_pixels`.
+    """
+    shape = np.array(plane.image.plane_shape)
+    low, high = np.zeros(2), shape.astype(float)
+    if shape.prod() > most_pixels:
+        view = view_of_plane(plane)
+        if view is not None:
+            low, high = np.array(view[:2]), np.add(view[:2], view[2:])
+    middle, sides = (low + high) / 2, np.maximum(high - low, 1)
+    if sides.prod() > most_pixels:
+        longest = most_pixels**0.5
+        # A side that is short leaves its pixels to the other one.
+        sides = np.minimum(sides, np.maximum(longest, most_pixels / sides[::-1]))
+    size = np.minimum(np.maximum(sides.astype(int), 1), shape)
+    start = np.clip((middle - size / 2).astype(int), 0, shape - size)
+    return int(start[0]), int(start[1]), int(size[0]), int(size[1])
+
+
 def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
     """The label image (y, x) that belongs to an image plane.
 

@@ -70,5 +70,6 @@ class LayerBox(QComboBox):
                 self.setCurrentIndex(self._shown.index(before))
             else:
                 self.setCurrentIndex(0 if optional else len(self._shown) - 1)
-        if self.layer is not before:
+        # Not "is not": a plugin's viewer hands out a new proxy of the same layer each time.
+        if self.layer != before:
             self.chosen.emit()
