@@ -8,7 +8,7 @@ from typing import Any
 
 from napari_mambamic.weights.store import list_weights
 
-_READER = ("skimage.io", "imread")  # module and function that read the image of a path
+_READER = ("napari_mambamic", "open_image")  # module and function that read the image of a path
 
 
 def script_of(provenance: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ class SummaryModel(QAbstractTableModel):
         if summary is not None:
             cut = summary.provenance.get("settings", {}).get("cut", "tiles")
             unit = "µm²" if summary.area_unit == "um2" else "px"
-            self._headings = ("region", "class", cut, "share", f"area ({unit})", "mean probability")
+            self._headings = ("region", "class", cut, "share", f"area ({unit})", "probability")
             colours = class_colours(len(summary.class_names))
             self._colours = [QColor.fromRgbF(*(float(c) for c in colour)) for colour in colours]
         if not same:
@@ -181,7 +181,7 @@ class ResultsTable(QWidget):
         layers.events.inserted.connect(self._follow)
         layers.events.removed.connect(self._follow)
         self.regions.chosen.connect(self._follow_regions)
-        self._show_sentence(_NOTHING)
+        self._show_sentence("")
         self._follow()
 
     def _build_table(self) -> None:
@@ -193,12 +193,13 @@ class ResultsTable(QWidget):
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setShowGrid(False)
+        self.table.setMinimumHeight(6 * _ROW)
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(_ROW)
         header = self.table.horizontalHeader()
         header.setResizeContentsPrecision(50)  # rows that are measured
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(_CLASS, QHeaderView.ResizeMode.Stretch)
+        header.setStretchLastSection(False)
 
     @property
     def is_busy(self) -> bool:
