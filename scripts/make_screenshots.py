@@ -32,6 +32,7 @@ def main() -> None:
         photograph(viewer, IMAGES / "before.png")
         classify_and_wait(panel)
         photograph(viewer, IMAGES / "after.png")
+        photograph_table(viewer)
         viewer.layers.remove("blood cells classes")
         photograph_training(viewer)
         viewer.close()
@@ -52,6 +53,34 @@ def photograph_objects() -> None:
     viewer.reset_view()
     photograph(viewer, IMAGES / "find-objects.png")
     viewer.close()
+
+
+def photograph_table(viewer: ViewerModel) -> None:
+    """Count the classes in two regions."""
+    left, right = ([(9, x), (9, x + 560), (759, x + 560), (759, x)] for x in (9, 583))
+    shapes = viewer.add_shapes(
+        [left, right],
+        shape_type="polygon",
+        name="regions",
+        features={"name": ["slide A", "slide B"]},
+        text={"string": "{name}", "size": 18, "color": "black", "anchor": "center"},
+        face_color="transparent",
+        edge_color="black",
+        edge_width=8,
+    )
+    dock, table = viewer.window.add_plugin_dock_widget(
+        "napari-mambamic", "Results table", tabify=True
+    )
+    table.setMinimumWidth(580)
+    table.regions.choose(shapes)
+    while table.is_busy:
+        QApplication.processEvents()
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "results-table.png")
+    viewer.window.remove_dock_widget(dock)
+    viewer.layers.remove(shapes)
+    QApplication.processEvents()
+    viewer.reset_view()
 
 
 def photograph_training(viewer: ViewerModel) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from napari_mambamic.patches import read_patches as read_patches
     from napari_mambamic.progress import Progress as Progress
     from napari_mambamic.results import TileResults as TileResults
+    from napari_mambamic.summary import Summary as Summary
+    from napari_mambamic.summary import summarise as summarise
     from napari_mambamic.tiling import Tile as Tile
     from napari_mambamic.tiling import TileGrid as TileGrid
     from napari_mambamic.tiling import plan_tiles as plan_tiles
@@ -68,6 +70,7 @@ _HOMES = {
     "Prediction": "classifier",
     "Progress": "progress",
     "Samples": "training.samples",
+    "Summary": "summary",
     "Tile": "tiling",
     "TileClassifier": "classifier",
     "TileGrid": "tiling",
@@ -102,6 +105,7 @@ _HOMES = {
     "samples_from_layers": "_napari.samples_from_layers",
     "samples_from_npz": "training.datasets",
     "samples_from_points": "training.datasets",
+    "summarise": "summary",
     "tiles_at_points": "tiling",
     "tiles_of_objects": "tiling",
     "write_report": "training.report",

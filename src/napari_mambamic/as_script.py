@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from napari_mambamic.errors import ExportError
 from napari_mambamic.weights.store import list_weights
 
-_READER = ("skimage.io", "imread")  # module and function that read the image of a path
+_GAP = "<-- put here"
 
 
 def script_of(provenance: Mapping[str, Any]) -> str:
@@ -16,8 +17,8 @@ def script_of(provenance: Mapping[str, Any]) -> str:
 
     It names the settings that change the labels and are not the defaults; the tile size and the
     precision it always names, because their defaults depend on the image and on the machine.  What
-    the provenance does not hold (pixels without a file, objects, weights that are not registered)
-    is a line that ends in ``<-- put here``.
+    the provenance does not hold (pixels without a file, objects, a mask, weights that are not
+    registered) is a line with the mark ``<-- put here``.
 
     Parameters
     ----------
@@ -28,61 +29,107 @@ def script_of(provenance: Mapping[str, Any]) -> str:
     -------
     str
         Python source; what it computes ends up in its variable ``results``.
+
+    Raises
+    ------
+    ExportError
+        The results are those of live labelling, which no weights can repeat.
     """
+    if "live" in provenance:
+        raise ExportError(
+            "These results follow the labels that are set in the Train panel, and a script cannot "
+            "repeat them. Train, press 'Use for Classify', and classify with those weights."
+        )
     image, weights = provenance["image"], provenance["weights"]
     settings = provenance["settings"]
     by_objects = settings["cut"] == "objects"
     function = "classify_objects" if by_objects else "classify_image"
     reads_file = bool(image.get("path")) and not _plane_of(provenance)
-    imports = [f"from napari_mambamic import {function}, load_classifier"]
-    if reads_file:
-        imports = [f"from {_READER[0]} import {_READER[1]}", "", *imports]
+    names = [function, "load_classifier", *(["open_image"] if reads_file else [])]
     inputs = ["image", *(["objects"] if by_objects else []), "classifier"]
     arguments = [*inputs, *(f"{k}={_literal(v)}" for k, v in _chosen(settings).items())]
+    arguments += ["within=within"] if settings.get("within") else []
+    blend = settings.get("blend") or "none"
     return "\n".join(
         [
             _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
-            *imports,
+            f"from napari_mambamic import {', '.join(names)}",
             "",
-            _image_line(provenance, reads_file),
+            *_image_lines(provenance, reads_file),
             *([_objects_line(provenance)] if by_objects else []),
+            *_within_lines(provenance),
             *_classifier_lines(weights, provenance["precision"]),
             "",
             f"results = {function}({', '.join(arguments)})",
+            *([f"results = results.blended({_literal(blend)})"] if blend != "none" else []),
             "print(results.counts)",
             "",
         ]
     )
 
 
+def gaps_of(script: str) -> list[str]:
+    """Names of what has to be filled in.
+
+    >>> gaps_of("image = ...  # <-- put here: an image")
+    ['image']
+    """
+    lines = [line.partition(" = ...  # ") for line in script.splitlines()]
+    return [name for name, _, comment in lines if comment.startswith(_GAP)]
+
+
 def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings to name; the size of a batch does not change the labels."""
     of_grids = ("overlap", "region", "skip_background") if settings["cut"] == "tiles" else ()
-    names = ("tile_size", "object_scale", *of_grids)
+    names = ("tile_size", "object_scale", "channels", *of_grids)
     chosen = {name: settings[name] for name in names if settings.get(name)}
     if "region" in chosen:
         chosen["region"] = tuple(chosen["region"])  # a list, when it was read from JSON
     return chosen
 
 
-def _image_line(provenance: Mapping[str, Any], reads_file: bool) -> str:
+def _image_lines(provenance: Mapping[str, Any], reads_file: bool) -> list[str]:
     image = provenance["image"]
     if reads_file:
-        return f"image = {_READER[1]}({_literal(str(image['path']))})"
+        chosen = (image.get("opened_with") or {}).items()
+        arguments = [_literal(str(image["path"])), *(f"{k}={_literal(v)}" for k, v in chosen)]
+        shape = [*image["plane_shape"], image["n_channels"]]
+        found = "*image.plane_shape, image.n_channels"
+        if provenance["settings"].get("channels"):  # those that were chosen, of any number
+            shape, found = shape[:2], "*image.plane_shape,"
+        return [
+            f"image = open_image({', '.join(arguments)})",
+            f"if ({found}) != {_literal(tuple(shape))}:",
+            '    raise SystemExit("The file holds another image than that of the run.")',
+        ]
     height, width = image["plane_shape"]
     plane = _plane_of(provenance)
     what = f"image {image['name']!r}, {height} x {width} px, {image['dtype']}, "
     what += f"{image['n_channels']} channel(s)"
     what += f", plane {list(plane)}" if plane else ""
     what += f", of {image['path']}" if image.get("path") else ""
-    return f"image = ...  {_comment(f'<-- put here: {what}')}"
+    sources = (provenance.get("layer") or {}).get("channels")
+    what += f", made of {', '.join(map(str, sources))}" if sources else ""
+    return [_gap("image", what)]
 
 
 def _objects_line(provenance: Mapping[str, Any]) -> str:
     layer = (provenance.get("layer") or {}).get("objects")
     of_layer = f" of layer {layer!r}" if layer else ""
     what = f"the label image (y, x), or the points (n, 2) in px,{of_layer}"
-    return f"objects = ...  {_comment(f'<-- put here: {what}')}"
+    return _gap("objects", what)
+
+
+def _within_lines(provenance: Mapping[str, Any]) -> list[str]:
+    within = provenance["settings"].get("within")
+    if not within:
+        return []
+    if isinstance(within, list):
+        polygons = [f"    {_literal(polygon)}," for polygon in within]
+        return ["within = [  # polygons of (y, x) in px", *polygons, "]"]
+    layer = (provenance.get("layer") or {}).get("within")
+    of_layer = f", of layer {layer!r}" if layer else ""
+    return [_gap("within", f"the {within}, or label image (y, x){of_layer}")]
 
 
 def _classifier_lines(weights: Mapping[str, Any], precision: str) -> list[str]:
@@ -91,7 +138,7 @@ def _classifier_lines(weights: Mapping[str, Any], precision: str) -> list[str]:
     source = _literal(name)
     if name not in list_weights():
         what = f"the path of the .safetensors file of weights {name!r}"
-        lines.append(f"weights = ...  {_comment(f'<-- put here: {what}')}")
+        lines.append(_gap("weights", what))
         source = "weights"
     return [
         *lines,
@@ -108,6 +155,10 @@ def _plane_of(provenance: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _versions(provenance: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
+
+
+def _gap(name: str, what: str) -> str:
+    return f"{name} = ...  {_comment(f'{_GAP}: {what}')}"
 
 
 def _comment(text: str) -> str:

@@ -270,19 +270,41 @@ def tiles_within(tiles: Sequence[Tile], within: Any) -> NDArray[np.bool_]:
         Polygons, each (k, 2) of (y, x) in px of the image; or a mask (y, x) of the image's plane:
         bool, or labels, of which 0 is outside.
     """
+    return points_within(middles_of(tiles), within)
+
+
+def middles_of(tiles: Sequence[Tile]) -> NDArray[np.float64]:
+    """(n, 2) of (y, x) of the middles of tiles; pixel i reaches from i - 0.5 to i + 0.5.
+
+    >>> middles_of(plan_tiles((4, 8), tile_size=4)).tolist()
+    [[1.5, 1.5], [1.5, 5.5]]
+    """
     places = places_of(tiles)
-    middles = places[:, :2] + (places[:, 2:] - 1) / 2
+    return places[:, :2] + (places[:, 2:] - 1) / 2
+
+
+def points_within(points: NDArray[np.float64], within: Any) -> NDArray[np.bool_]:
+    """(n,) whether each point (y, x) lies in one of some polygons, or on a mask; see above."""
     if isinstance(within, (list, tuple)):
-        inside = np.zeros(len(tiles), bool)
+        inside = np.zeros(len(points), bool)
         for polygon in within:
-            inside |= points_in_poly(middles, np.asarray(polygon, float))
+            corners = np.asarray(polygon, float)
+            near = ((points >= corners.min(axis=0)) & (points <= corners.max(axis=0))).all(axis=1)
+            # points_in_poly lets no other thread run; a part of them takes some 10 ms.
+            n_parts = near.sum() * len(corners) // 1_000_000 + 1
+            for part in np.array_split(np.flatnonzero(near), n_parts):
+                inside[part] |= points_in_poly(points[part], corners)
         return inside
-    shape = np.shape(within)
+    return values_at(points, within) > 0
+
+
+def values_at(points: NDArray[np.float64], pixels: Any) -> NDArray[Any]:
+    """(n,) pixels of a plane (y, x) at points; of points outside of it, the nearest pixels."""
+    shape = np.shape(pixels)
     if len(shape) != 2:
         raise ImageError(f"The mask has shape {shape}; give one plane (y, x), or polygons.")
-    rows, columns = (np.round(middles[:, i]).astype(int).clip(0, shape[i] - 1) for i in range(2))
-    mask: NDArray[np.bool_] = np.asarray(within)[rows, columns] > 0
-    return mask
+    rows, columns = (np.round(points[:, i]).astype(int).clip(0, shape[i] - 1) for i in range(2))
+    return np.asarray(np.asarray(pixels)[rows, columns])
 
 
 def _starts_around(

@@ -13,6 +13,7 @@ import torch
 from napari.layers import Image, Labels, Points
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QComboBox, QPushButton, QSpinBox
+from skimage.io import imsave
 
 from napari_mambamic import (
     Manifest,
@@ -214,6 +215,37 @@ def test_a_table_can_be_saved(viewer, panel, image, finish, tmp_path):
         assert len(list(csv.DictReader(file))) == 24
     panel.save_table(str(tmp_path / "none" / "cells.csv"))
     assert "There is no folder" in panel.message.text()
+
+
+def test_a_run_is_copied_as_a_script_that_repeats_it(viewer, panel, sheet, finish, tmp_path):
+    imsave(tmp_path / "cells.png", sheet[:192])
+    viewer.open(tmp_path / "cells.png", plugin="napari")
+    shapes = viewer.add_shapes([[(0, 0), (0, 500), (192, 500), (192, 0)]], name="here")
+    panel.where.choose(shapes)
+    assert not panel.script_button.isEnabled()
+    panel.run_button.click()
+    finish(panel)
+    panel.script_button.click()
+    assert panel.message.text() == "A Python script that repeats the run is on the clipboard."
+    script = QApplication.clipboard().text()
+    (tmp_path / "again.py").write_text(
+        f"{script}\nimport numpy\nnumpy.save('labels.npy', results.labels)\n", encoding="utf-8"
+    )
+    command = [sys.executable, "again.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    labels = np.load(tmp_path / "labels.npy")
+    assert 0 < (labels >= 0).sum() < len(labels)
+    np.testing.assert_array_equal(labels, panel.results.labels)
+
+
+def test_what_is_missing_in_a_script_is_named(viewer, panel, image, finish):
+    viewer.add_points([[47.5, 47.5]], name="clicked")
+    panel.cut.setCurrentIndex(2)
+    panel.run_button.click()
+    finish(panel)
+    panel.script_button.click()
+    assert panel.message.text().endswith("marked '<-- put here': image, objects.")
 
 
 def test_the_function_does_what_the_button_does(viewer, panel, image, finish):

@@ -10,11 +10,12 @@ import zarr
 from napari.layers import Labels, Points
 from napari.utils.notifications import notification_manager
 from PIL import Image as Picture
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_mambamic import read_results
+from napari_mambamic import classify_layer, read_results
 from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic.as_script import script_of
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
 
@@ -36,7 +37,7 @@ def classes(viewer):
     """A result layer of a grid, selected."""
     layer = viewer.add_image(np.full((40, 60), 90, np.uint8), name="cells")
     results = results_on(layer, plan_tiles((40, 60), tile_size=10))
-    return ResultLayers(viewer, plane_of_layer(viewer, layer), results, heatmaps=["a"])
+    return ResultLayers(viewer, [plane_of_layer(viewer, layer)], results, heatmaps=["a"])
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_the_picture_of_a_volume_is_of_the_plane_that_was_classified(viewer, pre
     viewer.dims.set_point(0, 2)
     results = results_on(layer, plan_tiles((40, 60), tile_size=20), plane=(2,))
     results.probabilities[:] = np.nan
-    ResultLayers(viewer, plane_of_layer(viewer, layer), results)
+    ResultLayers(viewer, [plane_of_layer(viewer, layer)], results)
     viewer.dims.set_point(0, 0)
     press("Export classes as a picture", tmp_path / "a.png")
     with Picture.open(tmp_path / "a.png") as picture:
@@ -123,7 +124,7 @@ def test_outlines_are_those_of_the_objects(viewer, press, tmp_path):
     labels[1, 5:10, 5:12], labels[1, 20:30, 20:40] = 4, 9
     viewer.dims.set_point(0, 1)
     results = results_on(layer, tiles_of_objects(labels[1], tile_size=12), plane=(1,))
-    ResultLayers(viewer, plane_of_layer(viewer, layer), results, objects=Labels(labels))
+    ResultLayers(viewer, [plane_of_layer(viewer, layer)], results, objects=Labels(labels))
     press("Export classes as QuPath GeoJSON", tmp_path / "a.geojson")
     features = json.loads((tmp_path / "a.geojson").read_text())["features"]
     rings = [np.array(f["geometry"]["coordinates"][0]) for f in features]
@@ -134,7 +135,7 @@ def test_outlines_are_those_of_the_objects(viewer, press, tmp_path):
 def test_points_that_fill_no_array_are_told_so(viewer, press, tmp_path):
     layer = viewer.add_image(np.zeros((40, 60), np.uint8), name="cells")
     results = results_on(layer, tiles_at_points([(5, 5)], tile_size=9))
-    ResultLayers(viewer, plane_of_layer(viewer, layer), results, objects=Points([(5, 5)]))
+    ResultLayers(viewer, [plane_of_layer(viewer, layer)], results, objects=Points([(5, 5)]))
     _, said = press("Export classes as OME-Zarr", tmp_path / "a.zarr")
     assert "save points as GeoJSON" in said
     assert not list(tmp_path.iterdir())
@@ -147,6 +148,19 @@ def test_without_a_layer_of_classes_a_sentence_says_what_to_do(viewer, press, ti
     viewer.add_labels(np.zeros((4, 4), np.uint8), name="mine")
     asked, said = press(f"Export classes as {title}", tmp_path / "a")
     assert said.startswith("Layer 'mine' has no classes. Click the layer")
+    assert not asked
+
+
+def test_a_script_is_copied_by_the_menu(viewer, press):
+    image = viewer.add_image(np.zeros((40, 60), np.uint8), name="cells")
+    QApplication.clipboard().setText("before")
+    _, said = press("Copy run as a Python script", "")
+    assert said.startswith("Layer 'cells' has no run. Click the layer of classes")
+    assert QApplication.clipboard().text() == "before"
+    (layer,) = classify_layer(viewer, image, tile_size=40)
+    asked, said = press("Copy run as a Python script", "")
+    assert QApplication.clipboard().text() == script_of(layer.metadata["mambamic"])
+    assert said.endswith("Fill in what is marked '<-- put here': image.")
     assert not asked
 
 

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.io import imsave
 
-from napari_mambamic.as_script import script_of
+from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.classify import classify_image, classify_objects
+from napari_mambamic.errors import ExportError
 
 KEEP_LABELS = "import numpy\nnumpy.save('labels.npy', results.labels)\n"
 
@@ -64,6 +65,64 @@ def test_objects_and_pixels_without_a_file_are_put_in_by_hand(
     np.testing.assert_array_equal(run(filled, tmp_path), results.labels)
 
 
+def test_polygons_and_blending_are_repeated(tmp_path, sheet, classifier):
+    path = tmp_path / "cells.png"
+    imsave(path, sheet[:288, :384])
+    polygons = [[(0, 0), (0, 250.25), (150, 200)], np.array([(100, 100), (100, 384), (288, 384)])]
+    results = classify_image(
+        sheet[:288, :384], classifier, tile_size=80, overlap=40, within=polygons
+    ).blended("gaussian")
+    assert 0 < results.is_done.sum() < len(results)
+    results.provenance["image"]["path"] = str(path)
+    script = script_of(json.loads(json.dumps(results.provenance)))
+    assert gaps_of(script) == []
+    script += "numpy.save('sure.npy', results.probabilities)\n"
+    script = f"import numpy\n{script}"
+    np.testing.assert_array_equal(run(script, tmp_path), results.labels)
+    sure = np.load(tmp_path / "sure.npy")
+    np.testing.assert_allclose(sure, results.probabilities, atol=1e-5)
+
+
+def test_a_mask_is_put_in_by_hand(sheet, classifier):
+    mask = np.zeros((192, 288), bool)
+    mask[:, :150] = True
+    results = classify_image(sheet[:192, :288], classifier, within=mask)
+    results.provenance["layer"] = {"plane": [], "within": "tissue"}
+    script = script_of(results.provenance)
+    assert gaps_of(script) == ["image", "within"]
+    assert "mask of 28800 px, or label image (y, x), of layer 'tissue'" in script
+    filled = script.replace("= ...", "= GIVEN.pop(0)")
+    names = {"GIVEN": [sheet[:192, :288], mask]}
+    exec(filled, names)
+    np.testing.assert_array_equal(names["results"].labels, results.labels)
+
+
+def test_chosen_channels_are_named(tmp_path, sheet, classifier):
+    four = np.concatenate([sheet[:96, :192, ::-1], sheet[:96, :192, :1]], axis=2)
+    imsave(tmp_path / "four.png", four)
+    results = classify_image(four, classifier, channels=[2, 1, 0])
+    results.provenance["image"]["path"] = str(tmp_path / "four.png")
+    script = script_of(json.loads(json.dumps(results.provenance)))
+    names = {}
+    exec(script, names)
+    assert "channels=[2, 1, 0]" in script
+    np.testing.assert_array_equal(names["results"].labels, results.labels)
+
+
+def test_another_image_in_the_file_is_refused(tmp_path, sheet, classifier):
+    results = classify_image(sheet[:96, :192], classifier)
+    results.provenance["image"]["path"] = str(tmp_path / "cells.png")
+    imsave(tmp_path / "cells.png", sheet[:96, :96])
+    with pytest.raises(SystemExit, match="another image"):
+        exec(script_of(results.provenance), {})
+
+
+def test_live_results_have_no_script(sheet, classifier):
+    results = classify_image(sheet[:96, :96], classifier)
+    with pytest.raises(ExportError, match="Train, press 'Use for Classify'"):
+        script_of(results.provenance | {"live": {"labels": 5}})
+
+
 def test_a_gap_that_was_not_filled_is_an_error_and_not_a_result(sheet, classifier):
     objects = np.array([[50.0, 50.0]])
     results = classify_objects(sheet, objects, classifier, tile_size=96)
@@ -94,7 +153,7 @@ def test_a_plane_of_a_volume_is_put_in_by_hand(sheet, classifier):
     results.provenance["layer"] = {"name": "stack", "plane": [3], "objects": None}
     script = script_of(results.provenance)
     assert "plane [3], of stack.tif" in script
-    assert "imread" not in script
+    assert "open_image" not in script
 
 
 @given(
@@ -113,11 +172,21 @@ def test_no_name_of_an_image_becomes_code(name, path, plane):
             "dtype": "uint8",
             "path": path,
         },
-        "layer": {"name": name, "plane": plane, "objects": name},
+        "layer": {
+            "name": name,
+            "plane": plane,
+            "objects": name,
+            "within": name,
+            "channels": [name],
+        },
         "weights": {"name": name, "sha256": name},
         "precision": "float32",
-        "settings": {"cut": "objects", "tile_size": 9},
+        "settings": {"cut": "objects", "tile_size": 9, "within": name},
     }
-    kinds = [type(statement).__name__ for statement in ast.parse(script_of(provenance)).body]
+    script = script_of(provenance)
+    kinds = [type(statement).__name__ for statement in ast.parse(script).body]
     assert kinds[-3:] == ["If", "Assign", "Expr"]
-    assert set(kinds[:-3]) <= {"ImportFrom", "Assign"}
+    assert set(kinds[:-3]) <= {"ImportFrom", "Assign", "If"}
+    assert kinds.count("If") == 1 + ("open_image(" in script)
+    imported = [line for line in script.splitlines() if "import" in line and line[0] != "#"]
+    assert imported[0].startswith("from napari_mambamic import classify_objects")

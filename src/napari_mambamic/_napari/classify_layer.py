@@ -6,6 +6,7 @@ on any thread, and is the first to need torch.  `classify_layer` is both, for sc
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -62,6 +63,8 @@ class Request:
     heatmaps: tuple[str, ...]
     channel_axis: int | None
     blend: str
+    channels: tuple[str, ...]
+    within: str | None
     view: Callable[[], View | None] | None
     options: dict[str, Any]
 
@@ -120,6 +123,8 @@ def request_of(
         tuple(heatmaps),
         channel_axis,
         blend,
+        tuple(source.name for source in sources or ()),
+        None if within is None else within.name,
         view,
         options,
     )
@@ -321,6 +326,12 @@ def _add_layer_settings(results: TileResults, request: Request, plane: LayerPlan
         "name": plane.layer.name,
         "plane": list(plane.index),
         "objects": request.objects_layer and request.objects_layer.name,
+        "channels": list(request.channels) or None,
+        "within": request.within,
     }
+    path = plane.layer.source.path
+    # An address, and a file of which other layers hold other channels, are not the image.
+    if path and os.path.exists(path) and not request.channels:
+        results.provenance["image"]["path"] = os.path.abspath(path)
     if request.object_numbers is not None:
         results.tiles.object_ids[:] = np.asarray(request.object_numbers)

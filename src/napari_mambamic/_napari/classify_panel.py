@@ -37,6 +37,7 @@ from napari_mambamic._napari.classify_layer import (
     request_of,
     result_layers_of,
 )
+from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
@@ -133,7 +134,7 @@ class ClassifyPanel(RunPanel):
             self.progress,
             self.message,
             self.legend,
-            self.save_button,
+            self._results_row,
         )
 
         self.cut.currentIndexChanged.connect(self._show_fields)
@@ -221,7 +222,13 @@ class ClassifyPanel(RunPanel):
         self.save_button = QPushButton("Save table...")
         self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
         self.save_button.clicked.connect(self._choose_table)
-        self.save_button.setEnabled(False)
+        self.script_button = QPushButton("Copy as script")
+        self.script_button.setToolTip("Copy a Python script that repeats this run to the clipboard")
+        self.script_button.clicked.connect(self.copy_script)
+        self._results_row = QHBoxLayout()
+        for button in (self.save_button, self.script_button):
+            button.setEnabled(False)
+            self._results_row.addWidget(button)
 
     def start(self) -> None:
         """Read the form and run it in a thread."""
@@ -273,6 +280,15 @@ class ClassifyPanel(RunPanel):
             return
         try:
             self._say(f"Saved {self.results.to_csv(path)}")
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+
+    def copy_script(self) -> None:
+        """Copy a script that repeats the last run; of several planes, the last one."""
+        if self.results is None:
+            return
+        try:
+            self._say(put_script_on_clipboard(self.results.provenance))
         except MambamicError as error:
             self._say(str(error), is_error=True)
 
@@ -403,7 +419,6 @@ class ClassifyPanel(RunPanel):
             counts = sum((Counter(each.counts) for each in final), Counter())
             self.legend.show_counts({name: counts[name] for name in results.class_names})
         self._everything, self.results = final, final[-1]
-        self.save_button.setEnabled(True)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes
         complete = results.complete and len(self._everything) == len(planes)
@@ -458,7 +473,8 @@ class ClassifyPanel(RunPanel):
 
     def _set_running(self, running: bool) -> None:
         super()._set_running(running)
-        self.save_button.setEnabled(not running and self.results is not None)
+        for button in (self.save_button, self.script_button):
+            button.setEnabled(not running and self.results is not None)
 
 
 def _results_or_sentence(

@@ -1,9 +1,9 @@
-"""File > IO Utilities > Export classes as ...; and saving a layer as .geojson or .csv."""
+"""File > IO Utilities > Export classes as ..., Copy run as ...; and saving a layer as a file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_mambamic._napari.from_layer import plane_at
+from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.errors import ExportError, MambamicError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.results import TileResults
@@ -78,6 +79,39 @@ def export_thumbnail(viewer: ViewerModel) -> None:
         (".png",),
         lambda c, path: c.results.to_thumbnail(path, image, labels=c.labels),
     )
+
+
+def copy_script(viewer: ViewerModel) -> None:
+    """Copy a Python script that repeats the run of the selected layer."""
+    layer = viewer.layers.selection.active
+    provenance = None if layer is None else layer.metadata.get("mambamic")
+    try:
+        if provenance is None:
+            what = "No layer is selected" if layer is None else f"Layer {layer.name!r} has no run"
+            raise ExportError(
+                f"{what}. Click the layer of classes that Classify added in the layer list, then "
+                f"copy its script."
+            )
+        show_info(put_script_on_clipboard(provenance))
+    except MambamicError as error:
+        show_error(str(error))
+
+
+def put_script_on_clipboard(provenance: Mapping[str, Any]) -> str:
+    """Copy a script that repeats a run, and tell what has to be filled in.
+
+    Raises
+    ------
+    ExportError
+        There can be no script; what was on the clipboard is still there.
+    """
+    script = script_of(provenance)
+    QApplication.clipboard().setText(script)
+    gaps = gaps_of(script)
+    said = "A Python script that repeats the run is on the clipboard."
+    if not gaps:
+        return said
+    return f"{said} Fill in what is marked '<-- put here': {', '.join(gaps)}."
 
 
 def write_classes(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:

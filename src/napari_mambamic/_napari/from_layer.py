@@ -347,17 +347,44 @@ def area_of_layer(plane: LayerPlane, layer: Layer) -> Any:
             f"Layer {layer.name!r} does not tell where to classify. Choose a Shapes or Labels "
             f"layer."
         )
-    kinds = zip(vertices_of_layer(plane, layer), layer.shape_type, strict=True)
-    polygons = [
-        _ellipse(vertices) if kind == "ellipse" else vertices
-        for vertices, kind in kinds
-        if len(vertices) > 2 and kind not in ("line", "path")
+    return [
+        polygon for polygons in regions_of_shapes(plane, layer).values() for polygon in polygons
     ]
-    if not polygons:
+
+
+def regions_of_shapes(plane: LayerPlane, layer: Shapes) -> dict[str, list[NDArray[np.float64]]]:
+    """Polygons (k, 2) of (y, x) in px of an image plane, by name; shapes of one name are a region.
+
+    The name is what the shape has in the first column of text of the layer's features, else its
+    number, "shape 1" being the first.
+
+    Raises
+    ------
+    NothingToClassify
+        There is no shape that has an area on the plane.
+    """
+    names = _texts(layer)
+    regions: dict[str, list[NDArray[np.float64]]] = {}
+    for name, vertices, kind in zip(
+        names, vertices_of_layer(plane, layer), layer.shape_type, strict=True
+    ):
+        if len(vertices) > 2 and kind not in ("line", "path"):
+            polygon = _ellipse(vertices) if kind == "ellipse" else vertices
+            regions.setdefault(name, []).append(polygon)
+    if not regions:
         raise NothingToClassify(
-            f"Shapes layer {layer.name!r} has no area on this plane. Draw around what to classify."
+            f"Shapes layer {layer.name!r} has no area on this plane. Draw around what is meant."
         )
-    return polygons
+    return regions
+
+
+def _texts(layer: Shapes) -> list[str]:
+    """What each shape is called."""
+    for _, column in layer.features.items():
+        known = [str(v).strip() if isinstance(v, str) else "" for v in column]
+        if any(known):
+            return [text or f"shape {i}" for i, text in enumerate(known, start=1)]
+    return [f"shape {i}" for i in range(1, len(layer.data) + 1)]
 
 
 def _ellipse(box: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -37,6 +37,13 @@ def place_of(layer: Layer) -> dict[str, Any]:
     return {name: getattr(layer, name) for name in names}
 
 
+def results_of(layer: Layer) -> list[TileResults]:
+    """What a layer of classes or a heatmap shows, plane by plane; of another layer nothing."""
+    results = layer.metadata.get("results", [])
+    several = results if isinstance(results, list) else [results]
+    return [each for each in several if isinstance(each, TileResults)]
+
+
 def placed_on(plane: LayerPlane, origin: tuple[float, float], side: float) -> dict[str, Any]:
     """Keywords that place a layer on an image plane.
 
@@ -87,6 +94,10 @@ class ResultLayers:
 
     A layer that the user deletes meanwhile is left alone.
 
+    The metadata of each layer are "mambamic": the provenance; "results": `TileResults`, of a stack
+    a list of those of each plane so far; "image" and "objects": the ``unique_id`` of the layers
+    that were classified.  Their event tells who shows them elsewhere that there is more.
+
     Parameters
     ----------
     viewer : napari.Viewer
@@ -117,11 +128,16 @@ class ResultLayers:
         self._planes = [_at_first_channel(plane, channel_axis) for plane in planes]
         self.class_names = results.class_names
         self._colours = class_colours(len(results.class_names))
-        self._metadata = {"mambamic": results.provenance, "results": results}
+        self._results: dict[int, TileResults] = {}
         plane = self._planes[0]
+        self._metadata: dict[str, Any] = {
+            "mambamic": results.provenance,
+            "results": results,
+            "image": plane.layer.unique_id,
+            "objects": None if objects is None else objects.unique_id,
+        }
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
-        self._finished: dict[int, TileResults] = {}
         self._by_class = len(planes) > 1 or (
             len(results) > _MOST_NUMBERED and isinstance(results.tiles, TileGrid)
         )
@@ -173,23 +189,19 @@ class ResultLayers:
             chosen = slice(None) if tiles is None else tiles
             shown[chosen] = results.probabilities[chosen, index]
             layer.refresh()
+        self._note(results, plane)
 
     def finish(self, results: TileResults, *, plane: int = 0, already_shown: bool = False) -> None:
         """Show results that are final, and mark them when the run was stopped before its end.
 
         A million tiles are not drawn again where each of them was `already_shown`.
         """
-        self._finished[plane] = results
-        if not (already_shown and self._by_class):
+        if already_shown and self._by_class:
+            self._note(results, plane)
+        else:
             self.update(results, plane=plane)
-        for layer in self.layers:
-            layer.metadata["mambamic"] = results.provenance
-            # Of a stack, those of each plane.
-            layer.metadata["results"] = (
-                results if len(self._planes) == 1 else list(self._finished.values())
-            )
         if self._by_class:
-            counts = sum((Counter(each.counts) for each in self._finished.values()), Counter())
+            counts = sum((Counter(each.counts) for each in self._results.values()), Counter())
             tiles = [counts[name] for name in self.class_names]
             self.main.features = self.main.features.assign(tiles=tiles)
         if not results.complete:
@@ -295,6 +307,17 @@ class ResultLayers:
         self.main.features = pd.DataFrame({"index": values, "class": list(self.class_names)})
 
     # ---- filling -----------------------------------------------------------------------------
+
+    def _note(self, results: TileResults, plane: int) -> None:
+        """Keep results where they are found by who has the layer."""
+        self._results[plane] = results
+        several = len(self._planes) > 1
+        self._metadata |= {
+            "mambamic": results.provenance,
+            "results": list(self._results.values()) if several else results,
+        }
+        for layer in self.layers:
+            layer.metadata = dict(self._metadata)
 
     def _fill(self, results: TileResults, tiles: NDArray[np.intp] | slice, plane: int) -> None:
         part = self._part(self.main, plane)

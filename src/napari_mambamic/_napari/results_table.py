@@ -1,0 +1,413 @@
+"""The Results table panel: how many tiles, how much area, how sure; by class and region."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Shapes
+from napari.qt.threading import create_worker
+from numpy.typing import NDArray
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, QTimer
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QFormLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, regions_of_shapes
+from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.to_layers import results_of
+from napari_mambamic.colours import class_colours
+from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
+from napari_mambamic.results import TileResults
+from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined, summarise
+from napari_mambamic.tiling import TileGrid
+
+_NOTHING = (
+    "No results yet. Press Classify in the panel 'Classify tiles and cells', or click a layer of "
+    "classes in the layer list."
+)
+_MS_BETWEEN_UPDATES = 500
+_ROW = 24  # height in px
+_EDITS = ("data", "features", "paint", "scale", "translate", "rotate", "shear", "affine")
+_REGION, _CLASS, _TILES, _SHARE, _AREA, _PROBABILITY = range(6)
+_TOOLTIPS = (
+    "The shape or label that the middles of the tiles lie in",
+    "The most probable class of a tile",
+    "How many tiles or objects are of the class",
+    "Part of the classified tiles of the region",
+    "Of tiles: the part of the plane that each speaks for; of objects: the pixels of their labels",
+    "Mean, over the tiles of the class, of the probability of that class",
+)
+
+
+class SummaryModel(QAbstractTableModel):
+    """A `Summary` as Qt shows it; rows are sorted by what is under the role `UserRole`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._columns: list[NDArray[Any]] = []
+        self._headings: tuple[str, ...] = ()
+        self._colours: list[QColor] = []
+        self.summary: Summary | None = None
+
+    def show_summary(self, summary: Summary | None) -> None:
+        """Show other numbers; rows that stay keep their place and selection."""
+        before, n_rows = self.summary, self.rowCount()
+        same = (
+            summary is not None
+            and before is not None
+            and (summary.regions, summary.class_names) == (before.regions, before.class_names)
+        )
+        if not same:
+            self.beginResetModel()
+        self.summary = summary
+        self._columns = [] if summary is None else _columns_of(summary)
+        if summary is not None:
+            cut = summary.provenance.get("settings", {}).get("cut", "tiles")
+            unit = "µm²" if summary.area_unit == "um2" else "px"
+            self._headings = ("region", "class", cut, "share", f"area ({unit})", "probability")
+            colours = class_colours(len(summary.class_names))
+            self._colours = [QColor.fromRgbF(*(float(c) for c in colour)) for colour in colours]
+        if not same:
+            self.endResetModel()
+        else:
+            self.dataChanged.emit(self.index(0, 0), self.index(n_rows - 1, _PROBABILITY))
+            self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, _PROBABILITY)
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """One row per region and class."""
+        inside = parent is not None and parent.isValid()
+        return 0 if inside or self.summary is None else self.summary.tiles.size
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
+        """Always the same."""
+        return 0 if parent is not None and parent.isValid() else len(_TOOLTIPS)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Text, number to sort by, colour of the class, alignment."""
+        if not index.isValid() or self.summary is None:
+            return None
+        column = index.column()
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignLeft if column < _TILES else Qt.AlignmentFlag.AlignRight
+            return side | Qt.AlignmentFlag.AlignVCenter
+        n_classes = len(self.summary.class_names)
+        region, of_class = divmod(index.row(), n_classes)
+        if role == Qt.ItemDataRole.DecorationRole and column == _CLASS:
+            return self._colours[of_class]
+        if role == Qt.ItemDataRole.UserRole:
+            value = self._columns[column][index.row()].item()
+            return -1.0 if value != value else value  # what is not known is least
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
+            if column == _REGION:
+                return self.summary.regions[region]
+            return _in_words(column, self._columns[column][index.row()].item())
+        return None
+
+    def headerData(
+        self,
+        section: int,
+        orientation: Qt.Orientation,
+        role: int = Qt.ItemDataRole.DisplayRole,
+    ) -> Any:
+        """Names of the columns, and what they mean."""
+        if orientation != Qt.Orientation.Horizontal or not self._headings:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._headings[section]
+        return _TOOLTIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
+
+
+class ResultsTable(QWidget):
+    """The selected layer of classes as a table; it stays when another kind of layer is selected."""
+
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._layer: Layer | None = None  # of classes
+        self._edited: Layer | None = None  # of regions
+        self._areas: list[tuple[TileResults, NDArray[np.float64]]] = []
+        self._worker: Any = None
+        self._is_stale = False
+        self._next = 0.0
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._refresh)
+
+        self.regions = LayerBox(napari_viewer, (Shapes, Labels), "Regions", none=EVERYWHERE)
+        self.regions.setToolTip(
+            "Count by the shapes of a layer (their names are a column of text of its features), or "
+            "by its labels"
+        )
+        self.model = SummaryModel()
+        self.sorted = QSortFilterProxyModel(self)
+        self.sorted.setSourceModel(self.model)
+        self.sorted.setSortRole(Qt.ItemDataRole.UserRole)
+        self.sorted.setSortCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.table = QTableView()
+        self._build_table()
+        self.message = QLabel()
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.save_button = QPushButton("Save table...")
+        self.save_button.setToolTip("These rows as CSV, and beside it where they come from")
+        self.save_button.clicked.connect(self._choose_path)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Regions", self.regions)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.message)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.save_button)
+        layout.addStretch(0)
+        self.setMinimumWidth(340)
+
+        layers = napari_viewer.layers
+        layers.selection.events.active.connect(self._follow)
+        layers.events.inserted.connect(self._follow)
+        layers.events.removed.connect(self._follow)
+        self.regions.chosen.connect(self._follow_regions)
+        self._show_sentence("")
+        self._follow()
+
+    def _build_table(self) -> None:
+        self.table.setModel(self.sorted)
+        self.table.setAccessibleName("Results")
+        self.table.setToolTip("Click a heading to sort")
+        self.table.setSortingEnabled(True)
+        self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setShowGrid(False)
+        self.table.setMinimumHeight(6 * _ROW)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(_ROW)
+        header = self.table.horizontalHeader()
+        header.setResizeContentsPrecision(50)  # rows that are measured
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(False)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the table is not yet what the layers are."""
+        return self._worker is not None or self._timer.isActive()
+
+    def save_table(self, path: str) -> None:
+        """Write the table as CSV."""
+        if self.model.summary is None:
+            return
+        try:
+            self._say(f"Saved {self.model.summary.to_csv(path)}")
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+
+    def _choose_path(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save table", "summary.csv", "Table (*.csv)")
+        if path:
+            self.save_table(path)
+
+    # ---- following ---------------------------------------------------------------------------
+
+    def _follow(self, event: object = None) -> None:
+        """Take the selected layer of classes, else keep the last, else take the topmost."""
+        layers = self._viewer.layers
+        candidates = [layers.selection.active, self._layer, *reversed(layers)]
+        chosen = next(
+            (c for c in candidates if c is not None and c in layers and results_of(c)), None
+        )
+        if chosen is not self._layer:
+            if self._layer is not None:
+                self._layer.events.metadata.disconnect(self._ask)
+            if chosen is not None:
+                chosen.events.metadata.connect(self._ask)
+            self._layer, self._areas = chosen, []
+            self._next = 0.0
+        self._ask()
+
+    def _follow_regions(self) -> None:
+        if self._edited is not None:
+            for name in _EDITS:
+                if hasattr(self._edited.events, name):
+                    getattr(self._edited.events, name).disconnect(self._ask)
+        self._edited = self.regions.layer
+        if self._edited is not None:
+            for name in _EDITS:
+                if hasattr(self._edited.events, name):
+                    getattr(self._edited.events, name).connect(self._ask)
+        self._ask()
+
+    def _ask(self, event: object = None) -> None:
+        """Refresh soon, and not too often."""
+        if not self._timer.isActive():
+            left = self._next - time.perf_counter()
+            self._timer.start(max(round(left * 1000), 0))
+
+    def _refresh(self) -> None:
+        """Summarise in a thread; while one is at work, again after it."""
+        if self._worker is not None:
+            self._is_stale = True
+            return
+        self._is_stale = False
+        self._next = time.perf_counter() + _MS_BETWEEN_UPDATES / 1000
+        if self._layer is None:
+            self._show_sentence(_NOTHING)
+            return
+        try:
+            parts = self._parts()
+        except MambamicError as error:
+            self._show_sentence(f"⚠ {error}")
+            return
+        self._worker = create_worker(_summary_or_sentence, parts)
+        self._worker.returned.connect(self._show)
+        self._worker.finished.connect(self._finish)
+        self._worker.start()
+
+    def _finish(self) -> None:
+        self._worker = None
+        if self._is_stale:
+            self._ask()
+
+    def _parts(self) -> list[_Part]:
+        """What is to be summarised, plane by plane; those without a region are left out."""
+        results = results_of(self._layer)
+        several = len(results) > 1
+        parts, nothing = [], None
+        for each in results:
+            index = tuple((each.provenance.get("layer") or {}).get("plane") or ())
+            try:
+                regions = self._regions_on(index)
+            except NothingToClassify as error:
+                nothing = error
+                continue
+            name = self._name_of_plane(index) if several else ""
+            known = next((areas for of, areas in self._areas if of is each), None)
+            parts.append(_Part(name, each, regions, self._labels_on(index, several), known))
+        if not parts and nothing is not None:
+            raise nothing
+        return parts
+
+    def _regions_on(self, index: tuple[int, ...]) -> Any:
+        chosen = self.regions.layer
+        if chosen is None:
+            return None
+        image = self._layer_with(self._layer.metadata.get("image"))
+        if not isinstance(image, Image):
+            raise ImageError(
+                "The image that was classified is closed, and regions are placed on it. Choose "
+                f"{EVERYWHERE!r}, or open and classify it again."
+            )
+        plane = plane_at(image, index)
+        if isinstance(chosen, Shapes):
+            return regions_of_shapes(plane, chosen)
+        return labels_of_layer(plane, chosen)
+
+    def _labels_on(self, index: tuple[int, ...], several: bool) -> Any:
+        """The label image of objects, for their areas, as far as it is there."""
+        layer = self._layer_with(self._layer.metadata.get("objects")) if several else self._layer
+        if not isinstance(layer, Labels) or isinstance(results_of(self._layer)[0].tiles, TileGrid):
+            return None
+        data = layer.data[0] if layer.multiscale else layer.data
+        leading = data.ndim - 2
+        if not several:
+            return data[(0,) * leading]  # one plane is one deep
+        return data[index[len(index) - leading :]]  # it may lack the axis of channels
+
+    def _name_of_plane(self, index: tuple[int, ...]) -> str:
+        names = self._layer.axis_labels[: len(index)]
+        return ", ".join(f"{name} = {i}" for name, i in zip(names, index, strict=True))
+
+    def _layer_with(self, unique_id: object) -> Layer | None:
+        return next((each for each in self._viewer.layers if each.unique_id == unique_id), None)
+
+    # ---- showing -----------------------------------------------------------------------------
+
+    def _show(self, outcome: tuple[Summary, list[_Part]] | str) -> None:
+        if isinstance(outcome, str):
+            self._show_sentence(f"⚠ {outcome}")
+            return
+        summary, parts = outcome
+        if self._layer is None:
+            return
+        self._areas = [(part.results, part.areas) for part in parts]
+        self.model.show_summary(summary)
+        self.table.setColumnHidden(_REGION, summary.regions == (EVERYWHERE,))
+        self.table.show()
+        self.save_button.setEnabled(True)
+        what = summary.provenance.get("settings", {}).get("cut", "tiles")
+        done = sum(int(part.results.is_done.sum()) for part in parts)
+        total = sum(len(part.results) for part in parts)
+        counted = int(summary.tiles.sum())
+        text = f"{self._layer.name}: {done:,} of {total:,} {what} are classified"
+        of_regions = "" if self.regions.layer is None else f", {counted:,} in regions"
+        self._say(f"{text}{of_regions}.")
+
+    def _show_sentence(self, text: str) -> None:
+        self.model.show_summary(None)
+        self.table.hide()
+        self.save_button.setEnabled(False)
+        self.message.setText(text)
+
+    def _say(self, text: str, *, is_error: bool = False) -> None:
+        self.message.setText(f"⚠ {text}" if is_error else text)
+
+
+@dataclass
+class _Part:
+    """A plane that is to be summarised."""
+
+    name: str
+    results: TileResults
+    regions: Any
+    labels: Any
+    areas: NDArray[np.float64] | None
+
+
+def _summary_or_sentence(parts: Sequence[_Part]) -> tuple[Summary, Sequence[_Part]] | str:
+    """Summarise in the worker's thread; raised errors would be shown as defects of the program."""
+    try:
+        summaries = []
+        for part in parts:
+            if part.areas is None:
+                part.areas = areas_of_tiles(part.results, part.labels)
+            summary = summarise(part.results, regions=part.regions, tile_areas_px=part.areas)
+            summaries.append((part.name, summary))
+    except MambamicError as error:
+        return str(error)
+    return (joined(summaries) if parts[0].name else summaries[0][1]), parts
+
+
+def _columns_of(summary: Summary) -> list[NDArray[Any]]:
+    """What the rows of each column are sorted by; regions as they are drawn."""
+    n_regions, n_classes = summary.tiles.shape
+    numbers = (summary.tiles, summary.share, summary.area, summary.mean_probability)
+    return [
+        np.repeat(np.arange(n_regions), n_classes),
+        np.tile(np.array(summary.class_names), n_regions),
+        *(column.ravel() for column in numbers),
+    ]
+
+
+def _in_words(column: int, value: Any) -> str:
+    if column == _CLASS:
+        return str(value)
+    if value != value:
+        return "n/a"
+    if column == _SHARE:
+        return f"{value:.1%}"
+    if column == _PROBABILITY:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if column == _TILES or value >= 1000 else f"{value:,.4g}"
