@@ -204,6 +204,19 @@ def test_areas_of_objects_are_those_of_their_labels(table, settled, viewer, imag
     assert [row[4] for row in rows] == ["200", "0", "35"]
 
 
+def test_areas_of_objects_are_known_in_every_plane_of_a_stack(table, settled, viewer):
+    data = np.zeros((3, 40, 60), np.int32)
+    data[0, 5:10, 5:12], data[2, 20:30, 20:40] = 4, 9
+    image, objects = viewer.add_image(np.zeros((3, 40, 60), np.uint8)), viewer.add_labels(data)
+    indices = (0, 2)
+    planes = [plane_of_layer(viewer, image, index=(i,)) for i in indices]
+    both = [results_on(image, tiles_of_objects(data[i], tile_size=9), plane=(i,)) for i in indices]
+    shown = ResultLayers(viewer, planes, both[0], objects=objects)
+    for plane, results in enumerate(both):
+        shown.finish(results, plane=plane)
+    assert [row[4] for row in settled() if row[2] != "0"] == ["35", "200"]
+
+
 def test_planes_of_a_stack_are_listed_with_their_regions(table, settled, viewer):
     image = viewer.add_image(np.zeros((3, 40, 60), np.uint8), axis_labels=("t", "y", "x"))
     planes = [plane_of_layer(viewer, image, index=(i,)) for i in (1, 2)]
