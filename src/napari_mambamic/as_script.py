@@ -8,8 +8,6 @@ from typing import Any
 
 from napari_mambamic.weights.store import list_weights
 
-_READER = ("skimage.io", "imread")  # module and function that read the image of a path
-
 
 def script_of(provenance: Mapping[str, Any]) -> str:
     """Write a script that repeats a run, from the provenance of its results.
@@ -34,15 +32,13 @@ def script_of(provenance: Mapping[str, Any]) -> str:
     by_objects = settings["cut"] == "objects"
     function = "classify_objects" if by_objects else "classify_image"
     reads_file = bool(image.get("path")) and not _plane_of(provenance)
-    imports = [f"from napari_mambamic import {function}, load_classifier"]
-    if reads_file:
-        imports = [f"from {_READER[0]} import {_READER[1]}", "", *imports]
+    names = [function, "load_classifier", *(["open_image"] if reads_file else [])]
     inputs = ["image", *(["objects"] if by_objects else []), "classifier"]
     arguments = [*inputs, *(f"{k}={_literal(v)}" for k, v in _chosen(settings).items())]
     return "\n".join(
         [
             _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
-            *imports,
+            f"from napari_mambamic import {', '.join(names)}",
             "",
             _image_line(provenance, reads_file),
             *([_objects_line(provenance)] if by_objects else []),
@@ -58,7 +54,7 @@ def script_of(provenance: Mapping[str, Any]) -> str:
 def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings to name; the size of a batch does not change the labels."""
     of_grids = ("overlap", "region", "skip_background") if settings["cut"] == "tiles" else ()
-    names = ("tile_size", "object_scale", *of_grids)
+    names = ("tile_size", "object_scale", "channels", *of_grids)
     chosen = {name: settings[name] for name in names if settings.get(name)}
     if "region" in chosen:
         chosen["region"] = tuple(chosen["region"])  # a list, when it was read from JSON
@@ -68,7 +64,9 @@ def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _image_line(provenance: Mapping[str, Any], reads_file: bool) -> str:
     image = provenance["image"]
     if reads_file:
-        return f"image = {_READER[1]}({_literal(str(image['path']))})"
+        chosen = (image.get("opened_with") or {}).items()
+        arguments = [_literal(str(image["path"])), *(f"{k}={_literal(v)}" for k, v in chosen)]
+        return f"image = open_image({', '.join(arguments)})"
     height, width = image["plane_shape"]
     plane = _plane_of(provenance)
     what = f"image {image['name']!r}, {height} x {width} px, {image['dtype']}, "

@@ -94,7 +94,7 @@ def test_a_plane_of_a_volume_is_put_in_by_hand(sheet, classifier):
     results.provenance["layer"] = {"name": "stack", "plane": [3], "objects": None}
     script = script_of(results.provenance)
     assert "plane [3], of stack.tif" in script
-    assert "imread" not in script
+    assert "open_image" not in script
 
 
 @given(
