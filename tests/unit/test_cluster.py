@@ -23,19 +23,12 @@ OPTIONS = {"device": "cpu", "formats": ["parquet"], "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """Two workers, each a process with one thread; they run in a folder of their own."""
-    here, folder = os.getcwd(), tmp_path_factory.mktemp("workers")
-    os.chdir(folder)
-    try:
-        with distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster:
-            os.chdir(here)
-            cluster.folder = folder
-            yield cluster
-    finally:
-        os.chdir(here)
+def cluster():
+    """Two workers, each a process with one thread."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +94,11 @@ def test_an_image_that_workers_do_not_see_is_named(cluster, slides, sheet, tmp_p
     monkeypatch.chdir(tmp_path)
     for name in ("unseen.tif", "other.tif"):
         tifffile.imwrite(tmp_path / name, sheet[:96], photometric="rgb")
-    tifffile.imwrite(cluster.folder / "other.tif", sheet[:96, :192], photometric="rgb")
+    (tmp_path / "workers").mkdir()
+    tifffile.imwrite(tmp_path / "workers" / "other.tif", sheet[:96, :192], photometric="rgb")
+    with distributed.Client(cluster) as client:
+        client.wait_for_workers(2, timeout=60)
+        client.run(os.chdir, tmp_path / "workers")
     paths = [f"/proc/self/cwd/{name}" for name in ("unseen.tif", "other.tif")]
     summary = classify_many(
         [*paths, slides[2]], out=tmp_path / "out", dask=cluster.scheduler_address, **OPTIONS
