@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from napari_mambamic._napari.samples_from_layers import (
         samples_from_layers as samples_from_layers,
     )
+    from napari_mambamic.batch import BatchProgress as BatchProgress
+    from napari_mambamic.batch import BatchSummary as BatchSummary
+    from napari_mambamic.batch import classify_many as classify_many
+    from napari_mambamic.batch import find_images as find_images
     from napari_mambamic.classifier import Prediction as Prediction
     from napari_mambamic.classifier import TileClassifier as TileClassifier
     from napari_mambamic.classifier import load_classifier as load_classifier
@@ -62,6 +66,8 @@ if TYPE_CHECKING:
     from napari_mambamic.weights.store import list_weights as list_weights
 
 _HOMES = {
+    "BatchProgress": "batch",
+    "BatchSummary": "batch",
     "Checkpoint": "training.fine_tune",
     "MambamicError": "errors",
     "Manifest": "weights.manifest",
@@ -80,9 +86,11 @@ _HOMES = {
     "build_network": "networks",
     "classify_image": "classify",
     "classify_layer": "_napari.classify_layer",
+    "classify_many": "batch",
     "classify_objects": "classify",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
+    "find_images": "batch",
     "find_objects": "objects",
     "fine_tune": "training.fine_tune",
     "import_published": "weights.published",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 OnProgress = Callable[[Progress], object]
 Region = tuple[int, int, int, int]
 Predicted = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]
+FlowMaker = Callable[..., "Predicting"]
 _MANY_TILES = 100_000
 _LEAST_TILE, _LARGEST_SHRINKING = 4, 64  # px; and px of the image per px of a patch
 
@@ -123,7 +124,7 @@ def classify_image(
         batch_size=batch_size,
         keep_in=keep_in,
     )
-    return _drain(steps, on_progress)
+    return drain(steps, on_progress)
 
 
 def classify_objects(
@@ -166,7 +167,7 @@ def classify_objects(
         batch_size=batch_size,
         keep_in=keep_in,
     )
-    return _drain(steps, on_progress)
+    return drain(steps, on_progress)
 
 
 def iter_classify(
@@ -187,6 +188,7 @@ def iter_classify(
     with_embeddings: bool | Literal["auto"] = "auto",
     view: Callable[[], View | None] | None = None,
     keep_in: str | Path | None = None,
+    flow: FlowMaker | None = None,
 ) -> Generator[Progress, None, TileResults]:
     """Classify one batch at a time: what `classify_image` and `classify_objects` drain.
 
@@ -207,6 +209,9 @@ def iter_classify(
     keep_in : path, optional
         As in `classify_image`: with the same image, weights and settings, tiles that are done are
         not done again.  Without embeddings.
+    flow : callable, optional
+        Makes what turns tiles into predictions, of the arguments of `Flow`, which is the default:
+        in this process.
     """
     pyramid = as_image(image, pixel_size_um=pixel_size_um).with_chunk_cache()
     if channels is not None:
@@ -259,9 +264,9 @@ def iter_classify(
     results.complete = done == total
     yield Progress(done, total, message="Starting", tiles=before, results=results)
     begin = time.perf_counter()
-    flow = _Flow(pyramid, tiles, classifier, rule, view)
+    predicting = (flow or Flow)(pyramid, tiles, classifier, rule, view)
     try:
-        with freed_memory_kept(), closing(flow.predictions(wanted, size)) as predictions:
+        with freed_memory_kept(), closing(predicting.predictions(wanted, size)) as predictions:
             for batch, probabilities, embeddings in predictions:
                 results.probabilities[batch] = probabilities
                 if with_embeddings:
@@ -282,7 +287,14 @@ def iter_classify(
     return results
 
 
-class _Flow:
+class Predicting(Protocol):
+    """Turns tiles into predictions, in this process (`Flow`) or elsewhere."""
+
+    def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
+        """As `Flow.predictions`."""
+
+
+class Flow:
     """From tiles to predictions: some batches are read while one is with the network."""
 
     def __init__(
@@ -295,8 +307,7 @@ class _Flow:
     ) -> None:
         self.image, self.tiles, self.classifier = image, tiles, classifier
         self.foreground, self.view = foreground, view
-        side = classifier.manifest.patch.patch_size
-        self.level = image.level_for(tiles[0].size / side)
+        self.level = _level_of(image, tiles, classifier.manifest.patch)
         self.on_gpu = classifier.device.device.type != "cpu"
 
     def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
@@ -304,8 +315,8 @@ class _Flow:
 
         Tiles that turn out to be background get NaN.
         """
+        schedule = schedule_of(self.image, self.tiles, wanted, self.classifier.manifest.patch)
         block = self.image.chunk_shape(self.level)
-        schedule = Schedule(self.tiles, wanted, block=block)
         # In memory, pixels come faster than threads could bring them; a GPU waits for neither.
         threads = 4 if self.on_gpu else int(block is not None)
         waiting: deque[tuple[NDArray[np.intp], NDArray[np.bool_], Any]] = deque()
@@ -346,6 +357,18 @@ class _Flow:
         embeddings = np.full((len(batch), predicted.embeddings.shape[1]), np.nan, np.float32)
         embeddings[held] = predicted.embeddings
         return batch, probabilities, embeddings
+
+
+def schedule_of(
+    image: ImagePyramid, tiles: Sequence[Tile], wanted: NDArray[np.intp], spec: PatchSpec
+) -> Schedule:
+    """The order in which tiles are read: block by block of the level that they are read from."""
+    block = image.chunk_shape(_level_of(image, tiles, spec))
+    return Schedule(tiles, wanted, block=block)
+
+
+def _level_of(image: ImagePyramid, tiles: Sequence[Tile], spec: PatchSpec) -> int:
+    return image.level_for(tiles[0].size / spec.patch_size)
 
 
 def plan(
@@ -476,6 +499,8 @@ def provenance_of(
             "n_channels": image.n_channels,
             "dtype": str(image.dtype),
             "pixel_size_um": image.pixel_size_um and list(image.pixel_size_um),
+            "path": image.path or None,
+            "opened_with": dict(image.opened_with),
         },
         "weights": {
             "name": manifest.name,
@@ -490,9 +515,10 @@ def provenance_of(
     }
 
 
-def _drain(
+def drain(
     steps: Generator[Progress, None, TileResults], on_progress: OnProgress | None
 ) -> TileResults:
+    """Run the steps of `iter_classify` to their end; `on_progress` is told each."""
     while True:
         try:
             progress = next(steps)

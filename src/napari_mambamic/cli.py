@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,21 @@ from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 
 if TYPE_CHECKING:
+    from napari_mambamic.batch import BatchProgress
     from napari_mambamic.progress import Progress
-    from napari_mambamic.results import TileResults
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; an error is one sentence on stderr and exit code 1."""
+    """Run a command; an error is one sentence on stderr and exit code 1.
+
+    The exit code is 2 when some images could be classified and others could not.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except MambamicError as error:
         print(f"mambamic: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,14 +41,33 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     classify = commands.add_parser("classify", help="classify the tiles of image files")
-    classify.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    classify.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="for the tables")
+    classify.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="files, folders, patterns"
+    )
+    classify.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="for the results")
+    classify.add_argument(
+        "--format",
+        nargs="+",
+        default=["csv"],
+        metavar="FORMAT",
+        help="csv, parquet, geojson, geojson.gz, ome.zarr, png",
+    )
     classify.add_argument("--weights", default="default", help="a registered name or a file")
     classify.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    classify.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
+    classify.add_argument(
+        "--dask", metavar="ADDRESS", help="of a cluster's scheduler, or its scheduler file"
+    )
     classify.add_argument("--tile-size", type=int, metavar="PX")
-    classify.add_argument("--overlap", type=int, default=0, metavar="PX")
-    classify.add_argument("--skip-background", action="store_true")
-    classify.add_argument("--series", type=int, default=0, metavar="N", help="which of its images")
+    classify.add_argument("--overlap", type=int, metavar="PX")
+    classify.add_argument("--pixel-size", type=float, metavar="UM", dest="pixel_size_um")
+    classify.add_argument(
+        "--use-pixels", action="store_true", default=None, help="whatever the pixel size is"
+    )
+    classify.add_argument("--channels", type=int, nargs="+", metavar="N", help="from 0 on")
+    classify.add_argument("--skip-background", action="store_true", default=None)
+    classify.add_argument("--batch-size", type=int, metavar="N")
+    classify.add_argument("--series", type=int, metavar="N", help="which of its images")
     classify.add_argument("--z", type=int, metavar="N", help="plane; by default the middle one")
     classify.add_argument("--t", type=int, metavar="N", help="time point; by default the first")
     classify.set_defaults(run=_classify)
@@ -145,33 +167,31 @@ def _demo(options: argparse.Namespace) -> None:
             f"The demo needs napari with a Qt binding: {error}. Install them with "
             f"pip install 'napari-mambamic[all]'."
         ) from error
-    print(_counts(run_demo(options.screenshot)))
+    print(_counts(run_demo(options.screenshot).counts))
     if options.screenshot:
         print(f"Saved {options.screenshot}")
 
 
-def _classify(options: argparse.Namespace) -> None:
-    from napari_mambamic.classifier import load_classifier
-    from napari_mambamic.classify import classify_image
-    from napari_mambamic.image_files import open_image
+def _classify(options: argparse.Namespace) -> int:
+    from napari_mambamic.batch import OPTIONS, SUMMARY, classify_many, find_images
 
     if not options.out.is_dir():
         raise ImageError(f"There is no folder {options.out}. Create it or choose another.")
-    classifier = load_classifier(options.weights, device=options.device)
-    for path in options.images:
-        image = open_image(path, series=options.series, z=options.z, t=options.t)
-        if image.note:
-            print(image.note)
-        results = classify_image(
-            image,
-            classifier,
-            tile_size=options.tile_size,
-            overlap=options.overlap,
-            skip_background=options.skip_background,
-            on_progress=_print_progress,
-        )
-        print(f"{path} -> {results.to_csv(options.out / f'{path.stem}.classes.csv')}")
-        print(_counts(results))
+    chosen = {name: getattr(options, name, None) for name in OPTIONS}
+    summary = classify_many(
+        find_images(options.images),
+        weights=options.weights,
+        out=options.out,
+        formats=options.format,
+        device=options.device,
+        precision=options.precision,
+        dask=options.dask,
+        on_progress=_print_batch,
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    if len(summary.images) > 1:
+        print(f"{summary} -> {options.out / SUMMARY}")
+    return 0 if not summary.n_failed else 2 if summary.n_failed < len(summary.images) else 1
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -311,10 +331,27 @@ def _bench(options: argparse.Namespace) -> None:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _counts(results: TileResults) -> str:
-    counts = results.counts
+def _counts(counts: Mapping[str, int]) -> str:
     total, width = max(sum(counts.values()), 1), max(map(len, counts))
     return "\n".join(f"{k:{width}} {n:8,} {n / total:7.1%}" for k, n in counts.items())
+
+
+def _print_batch(progress: BatchProgress) -> None:
+    """A line per image that is settled; on a terminal, how far the others are."""
+    outcome, step = progress.outcome, progress.step
+    number = f"[{progress.settled} of {progress.n_images}] " if progress.n_images > 1 else ""
+    if progress.message:
+        print(progress.message, file=sys.stderr)
+    elif outcome is not None and outcome.status == "failed":
+        print(f"mambamic: {number}{outcome.sentence}", file=sys.stderr)
+    elif outcome is not None:
+        told = [f"{number}{outcome.path} -> {', '.join(map(str, outcome.files))}"]
+        told += [outcome.sentence] if outcome.sentence else []
+        print("\n".join([*told, _counts(outcome.counts)]), flush=True)
+    elif step is not None and sys.stderr.isatty():
+        speed = f", {step.tiles_per_second:.0f} tiles/s" if step.seconds else ""
+        line = f"{number}{progress.image}: {step.done:,} of {step.total:,}{speed}"
+        print(f"\r\033[K{line}", end="\n" if step.done == step.total else "", file=sys.stderr)
 
 
 def _print_progress(progress: Progress) -> None:

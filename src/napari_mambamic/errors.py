@@ -42,6 +42,10 @@ class ExportError(MambamicError):
     """A file that could not be written, or results that could not be read back."""
 
 
+class ClusterError(MambamicError):
+    """A Dask cluster that does not answer, went away, or cannot do what it was asked."""
+
+
 class SamplesError(MambamicError):
     """Samples that cannot be read, or that nothing can be learned from."""
 

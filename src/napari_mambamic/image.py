@@ -6,8 +6,8 @@ first.  Nothing is read before `ImagePyramid.read`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +54,10 @@ class ImagePyramid:
     note : str
         What is to be told about the image, in sentences: which plane of a stack it is, what is
         missing in its file.
+    path : str
+        Absolute path of the file or folder that it was opened from; empty for pixels in memory.
+    opened_with : mapping
+        The keywords of `open_image` that it was opened with, but for those left at their defaults.
     """
 
     levels: tuple[ImageLevel, ...]
@@ -62,6 +66,8 @@ class ImagePyramid:
     name: str = "image"
     chosen_channels: tuple[int, ...] | None = None
     note: str = ""
+    path: str = ""
+    opened_with: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def plane_shape(self) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +56,39 @@ def open_image(
         it as well when that region is damaged.
     """
     path = Path(path)
-    cache = ChunkCache(cache_bytes)
+    image = _open(
+        path,
+        series=series,
+        z=z,
+        t=t,
+        channel_axis=channel_axis,
+        pixel_size_um=pixel_size_um,
+        cache=ChunkCache(cache_bytes),
+    )
+    chosen = {
+        "series": series or None,
+        "z": z,
+        "t": t,
+        "channel_axis": None if channel_axis == "auto" else channel_axis,
+        "pixel_size_um": pixel_size_um,
+    }
+    return replace(
+        image,
+        path=os.path.abspath(path),
+        opened_with={name: value for name, value in chosen.items() if value is not None},
+    )
+
+
+def _open(
+    path: Path,
+    *,
+    series: int,
+    z: int | None,
+    t: int | None,
+    channel_axis: Literal["auto", 0, 2],
+    pixel_size_um: float | tuple[float, float] | None,
+    cache: ChunkCache,
+) -> ImagePyramid:
     try:
         if path.is_dir():
             from napari_mambamic.ome_zarr import open_zarr

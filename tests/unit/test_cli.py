@@ -15,6 +15,11 @@ from skimage.io import imsave
 from napari_mambamic.cli import main
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def test_classify_writes_a_table_and_prints_the_counts(sheet, tmp_path, capsys):
     imsave(tmp_path / "cells.png", sheet[:192])
     arguments = ["classify", str(tmp_path / "cells.png"), "--out", str(tmp_path)]

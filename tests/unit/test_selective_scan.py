@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -241,3 +244,25 @@ def test_back_ends_are_chosen_by_device(device, back_end):
 def test_an_unknown_back_end_is_named():
     with pytest.raises(NetworkError, match="'cupy'"):
         selective_scan(*inputs(2, 2), back_end="cupy")
+
+
+AS_MANY_THREADS = """
+import numba, torch
+from napari_mambamic.networks.selective_scan import selective_scan
+
+torch.set_num_threads(1)
+shapes = [(1, 4, 4, 6), (1, 4, 4, 4, 10), (4, 6, 2), (4, 6), (4, 6, 4), (4, 6)]
+selective_scan(*(torch.rand(shape) for shape in shapes), back_end="numba")
+print(numba.config.NUMBA_NUM_THREADS, numba.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not numba_scan.has_parallel_loops(), reason="numba has no parallel loops here")
+def test_the_numba_scan_takes_no_more_threads_than_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", AS_MANY_THREADS],
+        env=os.environ | {"NUMBA_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["2", "1"], done.stderr

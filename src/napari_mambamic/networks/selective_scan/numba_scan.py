@@ -266,6 +266,9 @@ def _run(function: Callable[..., None], n: int, *arguments: Any) -> None:
     """
     if has_parallel_loops():
         with _one_kernel_at_a_time:
+            # As many as torch has: workers that share a machine have one each, and numba would
+            # start one per core in each of them.
+            numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
             _compiled(function, True)((0, n), *arguments)
         return
     kernel = _compiled(function, False)

@@ -1,0 +1,549 @@
+"""Many images: each classified, written, and skipped the next time; here or on a Dask cluster.
+
+The ``<name>.classes.provenance.json`` that is written last of an image's files tells what was done:
+with which weights and settings, and to which file.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from napari_mambamic.atomic import written_atomically
+from napari_mambamic.classify import FlowMaker, drain, iter_classify
+from napari_mambamic.errors import ClusterError, ExportError, ImageError, MambamicError
+from napari_mambamic.image import ImagePyramid
+from napari_mambamic.image_files import open_image
+from napari_mambamic.progress import Progress
+from napari_mambamic.results import TileResults
+from napari_mambamic.weights.store import read_manifest
+
+if TYPE_CHECKING:
+    from napari_mambamic.classifier import TileClassifier
+
+FORMATS: Mapping[str, Callable[[TileResults, Path, ImagePyramid], Path]] = {
+    "csv": lambda results, path, _: results.to_csv(path),
+    "parquet": lambda results, path, _: results.to_parquet(path),
+    "geojson": lambda results, path, _: results.to_geojson(path),
+    "geojson.gz": lambda results, path, _: results.to_geojson(path),
+    "ome.zarr": lambda results, path, _: results.to_ome_zarr(path),
+    "png": lambda results, path, image: results.to_thumbnail(path, image),
+}
+SUMMARY = "summary.csv"
+_OPENING = ("series", "z", "t", "channel_axis", "pixel_size_um")
+_CUTTING = (
+    "tile_size",
+    "overlap",
+    "use_pixels",
+    "region",
+    "channels",
+    "skip_background",
+    "batch_size",
+)
+OPTIONS = (*_OPENING, *_CUTTING)
+_ENDINGS = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".bmp", ".zarr")
+_OURS = ".classes."
+_COLUMNS = ("image", "status", "tiles")
+_MOST_AT_ONCE = 64  # images that wait for a cluster, each in a thread here
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image.
+
+    Parameters
+    ----------
+    path : Path
+    status : str
+        "done", "skipped" (it was done before), "failed", or "not done" where the run ended before.
+    n_tiles : int
+    counts : dict
+        Tiles per class.
+    seconds : float
+        That it took, when it was done.
+    sentence : str
+        What went wrong; of other images, what is to be told about them.
+    files : tuple of Path
+        That hold its results.
+    """
+
+    path: Path
+    status: Literal["done", "skipped", "failed", "not done"]
+    n_tiles: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    sentence: str = ""
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """What became of all images, in their order."""
+
+    images: tuple[ImageOutcome, ...]
+
+    def count(self, status: str) -> int:
+        """How many have a status."""
+        return sum(image.status == status for image in self.images)
+
+    @property
+    def n_failed(self) -> int:
+        """How many failed."""
+        return self.count("failed")
+
+    def __str__(self) -> str:
+        counts = Counter(image.status for image in self.images)
+        told = ", ".join(f"{n:,} {status}" for status, n in counts.items())
+        return f"{len(self.images):,} images: {told}"
+
+    def to_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Write a row per image: status, tiles, tiles per class, seconds, sentence."""
+        names = list(dict.fromkeys(name for image in self.images for name in image.counts))
+        with (
+            written_atomically(path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow([*_COLUMNS, *names, "seconds", "sentence"])
+            for image in self.images:
+                counts = [image.counts.get(name, "") for name in names]
+                start = [image.path, image.status, image.n_tiles]
+                writer.writerow([*start, *counts, f"{image.seconds:.1f}", image.sentence])
+        return Path(path)
+
+
+@dataclass(frozen=True)
+class BatchProgress:
+    """One step of a batch.
+
+    Parameters
+    ----------
+    settled, n_images : int
+        Images that are done, skipped or failed, and all.
+    image : Path or None
+        The one that the step is about.
+    step : Progress or None
+        How far it is.
+    outcome : ImageOutcome or None
+        What became of it, once that is settled.
+    message : str
+        What there is to wait for, if anything.
+    """
+
+    settled: int
+    n_images: int
+    image: Path | None = None
+    step: Progress | None = None
+    outcome: ImageOutcome | None = None
+    message: str = ""
+
+
+OnBatchProgress = Callable[[BatchProgress], object]
+
+
+def classify_many(
+    paths: Iterable[str | Path],
+    *,
+    weights: str | Path = "default",
+    out: str | Path,
+    formats: Sequence[str] = ("csv",),
+    device: str = "auto",
+    precision: str = "auto",
+    on_progress: OnBatchProgress | None = None,
+    dask: Any = None,
+    **options: Any,
+) -> BatchSummary:
+    """Classify image files and write the results of each to ``OUT/<name>.classes.<format>``.
+
+    An image that was done before, with these weights and options and unchanged since, is skipped;
+    one that was interrupted goes on where it was.  One that cannot be classified does not stop the
+    others: the summary, and ``OUT/summary.csv``, name it and say why.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Image files and zarr folders; see `find_images`.  Where names are the same, those of the
+        results end in a digest of the path.
+    weights, device, precision
+        As in `load_classifier`.
+    out : path
+        Folder for the results; it is made if need be.
+    formats : sequence of str
+        Of "csv", "parquet", "geojson", "geojson.gz", "ome.zarr" and "png" (a picture).
+    on_progress : callable, optional
+        Called with a `BatchProgress`, by one thread at a time.
+    dask : str, path or Client, optional
+        The Dask cluster that is to compute: its address, the path of its scheduler file (.json), or
+        a client of it.  Its workers need the package, and the images under the same paths.
+    **options
+        Of `open_image`: series, z, t, channel_axis, pixel_size_um.  Of `classify_image`: tile_size,
+        overlap, use_pixels, region, channels, skip_background, batch_size.
+
+    Raises
+    ------
+    MambamicError
+        Nothing can be done: no images, the folder cannot be made, the weights cannot be loaded; or
+        the cluster does not answer or went away.  What was done till then is kept.
+    """
+    request = _Request.checked(weights, Path(out), formats, options)
+    tally = _Tally(_jobs(paths, request.out), on_progress)
+    try:
+        for job in tally.open_jobs():
+            earlier = request.earlier_outcome(job)
+            if earlier is not None:
+                tally.settle(job, earlier)
+        if tally.open_jobs() and dask is None:
+            _classify_here(tally, request, device, precision)
+        elif tally.open_jobs():
+            _classify_on_cluster(tally, request, device, precision, dask)
+    finally:
+        tally.summary().to_csv(request.out / SUMMARY)
+        if request.runs.is_dir() and not any(request.runs.iterdir()):
+            request.runs.rmdir()
+    return tally.summary()
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
+    """Image files of paths, of folders (not of those in them), and of patterns such as ``*.svs``.
+
+    Files that were written by `classify_many` are left out, and each file is named once.
+
+    Raises
+    ------
+    ImageError
+        A folder or a pattern has none.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        some = [path]
+        if not path.exists() and glob.has_magic(str(path)):
+            some = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+            if not some:
+                raise ImageError(f"No file fits the pattern {path}. Check the path.")
+        elif path.is_dir() and not _is_zarr(path):
+            some = sorted(file for file in path.iterdir() if _looks_like_image(file))
+            if not some:
+                raise ImageError(
+                    f"Folder {path} holds no images: no files that end in {', '.join(_ENDINGS)}. "
+                    f"Name the files, or another folder."
+                )
+        found |= {os.path.abspath(file): file for file in some}
+    return list(found.values())
+
+
+@dataclass(frozen=True)
+class _Job:
+    number: int
+    path: Path
+    name: str  # of its results, without ending
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked of every image."""
+
+    weights: str | Path
+    sha256: str
+    out: Path
+    formats: tuple[str, ...]
+    opening: dict[str, Any]
+    cutting: dict[str, Any]
+
+    @classmethod
+    def checked(
+        cls, weights: str | Path, out: Path, formats: Sequence[str], options: dict[str, Any]
+    ) -> _Request:
+        _check_formats(formats)
+        unknown = sorted(set(options) - set(OPTIONS))
+        if unknown:
+            raise ImageError(
+                f"There is no option {unknown[0]!r} for many images. There are "
+                f"{', '.join(OPTIONS)}."
+            )
+        sha256 = read_manifest(str(weights)).sha256
+        opening, cutting = (
+            {name: options[name] for name in names if options.get(name) is not None}
+            for names in (_OPENING, _CUTTING)
+        )
+        request = cls(weights, sha256, out, tuple(formats), opening, cutting)
+        _make_folder(request.runs)
+        _check_summary(out / SUMMARY)
+        return request
+
+    @property
+    def runs(self) -> Path:
+        """Where the states of interrupted runs are kept, a folder per image."""
+        return self.out / ".runs"
+
+    def provenance(self, path: Path) -> dict[str, Any]:
+        """What decides whether an image is done: as it is read from JSON."""
+        settings = {k: v for k, v in (self.opening | self.cutting).items() if k != "batch_size"}
+        decisive = {
+            "path": os.path.abspath(path),
+            "weights": self.sha256,
+            "options": settings,
+            "file": _stamp_of(path),
+        }
+        return cast("dict[str, Any]", json.loads(json.dumps(decisive)))
+
+    def files_of(self, job: _Job) -> tuple[Path, ...]:
+        """Where the results of an image go."""
+        return tuple(self.out / f"{job.name}{_OURS}{format}" for format in self.formats)
+
+    def earlier_outcome(self, job: _Job) -> ImageOutcome | None:
+        """What became of an image that was done before, as it is asked for now."""
+        before = _batch_of(self.out, job.name)
+        files = self.files_of(job)
+        same = before.get("request") == self.provenance(job.path)
+        if not same or not all(file.exists() for file in files):
+            return None
+        counts, tiles, seconds = before["counts"], before["tiles"], before["seconds"]
+        said = "It was done before."
+        return ImageOutcome(job.path, "skipped", tiles, counts, seconds, said, files)
+
+
+class _Tally:
+    """Which images are settled, and who is told."""
+
+    def __init__(self, jobs: Sequence[_Job], on_progress: OnBatchProgress | None) -> None:
+        self._jobs, self._on_progress = jobs, on_progress
+        self._outcomes: dict[int, ImageOutcome] = {}
+        self._lock = threading.RLock()
+
+    def open_jobs(self) -> list[_Job]:
+        return [job for job in self._jobs if job.number not in self._outcomes]
+
+    def settle(self, job: _Job, outcome: ImageOutcome) -> None:
+        with self._lock:
+            self._outcomes[job.number] = outcome
+            self.tell(image=job.path, outcome=outcome)
+
+    def tell(self, **what: Any) -> None:
+        """Call `on_progress`, one thread at a time."""
+        if self._on_progress is not None:
+            with self._lock:
+                self._on_progress(BatchProgress(len(self._outcomes), len(self._jobs), **what))
+
+    def summary(self) -> BatchSummary:
+        return BatchSummary(
+            tuple(
+                self._outcomes.get(job.number, ImageOutcome(job.path, "not done"))
+                for job in self._jobs
+            )
+        )
+
+
+def _classify_here(tally: _Tally, request: _Request, device: str, precision: str) -> None:
+    from napari_mambamic.classifier import load_classifier
+
+    classifier = load_classifier(request.weights, device=device, precision=precision)
+    for job in tally.open_jobs():
+        tally.settle(job, _outcome_of(job, request, classifier, None, tally))
+
+
+def _classify_on_cluster(
+    tally: _Tally, request: _Request, device: str, precision: str, dask: Any
+) -> None:
+    """Some images at a time, each in a thread here that waits for the workers."""
+    try:
+        from napari_mambamic.cluster import connected, loaded_on_cluster
+    except ImportError as error:
+        raise ClusterError(
+            f"A Dask cluster needs dask.distributed, which is not installed ({error}). Install it "
+            f"with pip install 'napari-mambamic[cluster]'."
+        ) from error
+
+    def say(text: str) -> None:
+        tally.tell(message=text)
+
+    with (
+        connected(dask) as client,
+        loaded_on_cluster(
+            client, request.weights, device=device, precision=precision, say=say
+        ) as remote,
+    ):
+        classifier = cast("TileClassifier", remote)
+        at_once = min(_MOST_AT_ONCE, max(8, 2 * remote.n_threads()))
+        with _stopping(ThreadPoolExecutor(at_once, "mambamic-batch"), remote.stopped) as pool:
+            running = {
+                # Those that come first have priority, so that they are also done first.
+                pool.submit(
+                    _outcome_of, job, request, classifier, remote.flow(-job.number), tally
+                ): job
+                for job in tally.open_jobs()
+            }
+            for finished in as_completed(running):
+                tally.settle(running[finished], finished.result())
+
+
+@contextmanager
+def _stopping(pool: ThreadPoolExecutor, stopped: threading.Event) -> Iterator[ThreadPoolExecutor]:
+    """When something ends the batch, its threads end too instead of going through the rest."""
+    try:
+        yield pool
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome_of(
+    job: _Job,
+    request: _Request,
+    classifier: TileClassifier,
+    flow: FlowMaker | None,
+    tally: _Tally,
+) -> ImageOutcome:
+    begin = time.perf_counter()
+    try:
+        asked = request.provenance(job.path)  # of the file as it is before it is read
+        image = open_image(job.path, **request.opening)
+        results = drain(
+            iter_classify(
+                image, classifier, keep_in=request.runs / job.name, flow=flow, **request.cutting
+            ),
+            lambda step: tally.tell(image=job.path, step=step),
+        )
+        seconds = round(time.perf_counter() - begin, 3)
+        results.provenance["batch"] = {
+            "request": asked,
+            "tiles": len(results),
+            "counts": results.counts,
+            "seconds": seconds,
+        }
+        files = _write(results, image, request, job)
+    except ClusterError:
+        raise
+    except MambamicError as error:
+        return ImageOutcome(job.path, "failed", sentence=str(error))
+    except Exception as error:  # hours of other images must not be lost to a defect
+        logging.getLogger(__name__).exception("%s", job.path)
+        said = f"{job.path} could not be classified: {type(error).__name__}: {error}. This is a "
+        said += "defect of napari-mambamic; please report it."
+        return ImageOutcome(job.path, "failed", sentence=said)
+    counts = results.counts
+    return ImageOutcome(job.path, "done", len(results), counts, seconds, image.note, files)
+
+
+def _write(
+    results: TileResults, image: ImagePyramid, request: _Request, job: _Job
+) -> tuple[Path, ...]:
+    """Write all files of an image.  The one that says that they are there is removed before."""
+    said = _provenance_file(request.out, job.name)
+    said.unlink(missing_ok=True)
+    files = request.files_of(job)
+    by_format = dict(zip(request.formats, files, strict=True))
+    for format in sorted(by_format, key="csv".__eq__):  # CSV last: it writes the provenance itself
+        FORMATS[format](results, by_format[format], image)
+    if "csv" not in by_format:
+        provenance = results.provenance | {"complete": results.complete}
+        with written_atomically(said) as temporary:
+            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(request.runs / job.name, ignore_errors=True)
+    return files
+
+
+def _jobs(paths: Iterable[str | Path], out: Path) -> list[_Job]:
+    """Name the results of each image by its file, with a digest of the path where that is taken."""
+    files = [Path(path) for path in paths]
+    if not files:
+        raise ImageError("There are no images. Name at least one file.")
+    stems = Counter(file.stem.casefold() for file in files)
+    jobs = []
+    for number, file in enumerate(files):
+        path, name = os.path.abspath(file), file.stem
+        holder = _batch_of(out, name).get("request", {}).get("path", path)
+        if stems[name.casefold()] > 1 or holder != path:
+            name += f"-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        jobs.append(_Job(number, file, name))
+    return jobs
+
+
+def _batch_of(out: Path, name: str) -> dict[str, Any]:
+    """What an earlier batch noted about the results of that name; empty where none did."""
+    try:
+        said = json.loads(_provenance_file(out, name).read_text(encoding="utf-8"))
+        return dict(said["batch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _provenance_file(out: Path, name: str) -> Path:
+    return out / f"{name}{_OURS}provenance.json"
+
+
+def _stamp_of(path: Path) -> list[int] | None:
+    """Bytes and time of the last change of a file, or of all files of a folder."""
+    files = [path]
+    if path.is_dir():
+        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    try:
+        found = [file.stat() for file in files]
+    except OSError:  # opening it will say why
+        return None
+    return [sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    unknown = [format for format in formats if format not in FORMATS]
+    if unknown or not formats:
+        raise ExportError(
+            f"There is no format {', '.join(map(repr, unknown)) or 'given'}. Choose among "
+            f"{', '.join(FORMATS)}."
+        )
+    if "parquet" in formats and find_spec("pyarrow") is None:
+        raise ExportError(
+            "Parquet needs pyarrow, which is not installed. Install it with pip install "
+            "'napari-mambamic[exports]', or choose csv."
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(
+            f"The folder {folder.parent} cannot be made or written to: {error.strerror or error}. "
+            f"Choose another folder for the results."
+        ) from error
+
+
+def _check_summary(path: Path) -> None:
+    """Refuse to write over a table of someone else's."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            is_ours = tuple(next(csv.reader(file), ())[:3]) == _COLUMNS
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, csv.Error):
+        is_ours = False
+    if not is_ours:
+        raise ExportError(
+            f"{path} is there already and was not written by napari-mambamic. Choose another "
+            f"folder for the results, or rename it."
+        )
+
+
+def _is_zarr(folder: Path) -> bool:
+    names = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+    return folder.suffix == ".zarr" or any((folder / name).exists() for name in names)
+
+
+def _looks_like_image(path: Path) -> bool:
+    if path.name.startswith(".") or _OURS in path.name:
+        return False
+    return path.suffix.lower() in _ENDINGS and (path.is_file() or _is_zarr(path))
