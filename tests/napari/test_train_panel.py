@@ -306,7 +306,7 @@ def test_report_and_weights_are_files(labelled, finish, tmp_path):
     panel.save_report(tmp_path / "report.html")
     assert "Confusion matrix" in (tmp_path / "report.html").read_text(encoding="utf-8")
     panel.save_report(tmp_path / "no" / "report.html")
-    assert "could not be written" in panel.message.text()
+    assert "There is no folder" in panel.message.text()
     panel.name.setText("blood-cells-t")
     panel.use_button.click()
     assert "weights of the package" in panel.message.text()
