@@ -156,7 +156,7 @@ class TileResults:
         """Write OME-Zarr 0.4: probabilities as an image, classes as its labels, at several sizes.
 
         A grid has one pixel per tile, placed where the tile is; in um where the pixel size is
-        known.  Needs zarr, of the extra ``exports``.
+        known.
 
         Parameters
         ----------

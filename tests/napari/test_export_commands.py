@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_mambamic import classify_layer, read_results
+from napari_mambamic._napari.export_commands import write_classes
 from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.as_script import script_of
@@ -189,3 +190,9 @@ def test_labels_are_still_saved_as_pictures_by_napari(viewer, tmp_path):
     layer = viewer.add_labels(np.ones((4, 4), np.uint8))
     assert layer.save(str(tmp_path / "a.tif")) == [str(tmp_path / "a.tif")]
     assert (tmp_path / "a.tif").is_file()
+
+
+def test_a_layer_of_several_planes_gets_a_sentence(tmp_path):
+    metadata = {"mambamic": {}, "results": [None, None]}
+    with pytest.raises(OSError, match="shows 2 planes, and a file holds one"):
+        write_classes(str(tmp_path / "a.csv"), None, {"name": "deep", "metadata": metadata})

@@ -167,6 +167,11 @@ def _selected_classes(viewer: ViewerModel) -> tuple[Layer, Classes]:
 
 def _classes_of(name: str, metadata: dict[str, Any], data: Any) -> Classes:
     results = metadata.get("results")
+    if isinstance(results, list):
+        raise ExportError(
+            f"Layer {name!r} shows {len(results)} planes, and a file holds one. Classify the plane "
+            f"in view alone, then export it."
+        )
     if not isinstance(results, TileResults):
         raise ExportError(
             f"Layer {name!r} has no classes. Click the layer that Classify added in the layer "
