@@ -192,7 +192,39 @@ def test_labels_are_still_saved_as_pictures_by_napari(viewer, tmp_path):
     assert (tmp_path / "a.tif").is_file()
 
 
-def test_a_layer_of_several_planes_gets_a_sentence(tmp_path):
-    metadata = {"mambamic": {}, "results": [None, None]}
-    with pytest.raises(OSError, match="shows 2 planes, and a file holds one"):
-        write_classes(str(tmp_path / "a.csv"), None, {"name": "deep", "metadata": metadata})
+def stack_of_objects(viewer):
+    """Layers of two planes, their objects, and the results of each plane."""
+    layer = viewer.add_image(np.zeros((3, 40, 60), np.uint8), name="cells")
+    labels = np.zeros((3, 40, 60), np.int32)
+    labels[1, 5:10, 5:12], labels[2, 20:30, 20:40], labels[2, 2:6, 2:6] = 4, 9, 4
+    objects = viewer.add_labels(labels)
+    planes = [plane_of_layer(viewer, layer, index=(z,)) for z in (1, 2)]
+    several = [
+        results_on(layer, tiles_of_objects(labels[z], tile_size=12), plane=(z,)) for z in (1, 2)
+    ]
+    shown = ResultLayers(viewer, planes, several[0], objects=objects)
+    for number, results in enumerate(several):
+        shown.finish(results, plane=number)
+    return shown, objects, several
+
+
+def test_of_several_planes_each_gets_a_file_with_its_own_objects(viewer, press, tmp_path):
+    shown, objects, several = stack_of_objects(viewer)
+    _, said = press("Export classes as QuPath GeoJSON", tmp_path / "a.geojson.gz")
+    paths = [tmp_path / f"a plane {z}.geojson.gz" for z in (1, 2)]
+    assert said == f"Saved 2 planes, {paths[0]} and those beside it"
+    assert sorted(tmp_path.iterdir()) == paths
+    for path, results in zip(paths, several, strict=True):
+        read = read_results(path)
+        np.testing.assert_array_equal(read.object_ids, results.object_ids)
+        np.testing.assert_array_equal(read.probabilities, results.probabilities)
+    written = write_classes(
+        str(tmp_path / "b.csv"),
+        shown.main.data,
+        {"name": shown.main.name, "metadata": shown.main.metadata},
+    )
+    assert written == [str(tmp_path / f"b plane {z}.csv") for z in (1, 2)]
+    viewer.layers.remove(objects)
+    viewer.layers.selection.active = shown.main
+    _, said = press("Export classes as QuPath GeoJSON", tmp_path / "c.geojson")
+    assert "are not in the viewer any more. Open their Labels layer" in said

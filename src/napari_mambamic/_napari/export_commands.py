@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QApplication, QFileDialog
 
+from napari import current_viewer
 from napari_mambamic._napari.from_layer import plane_at
 from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.errors import ExportError, MambamicError
@@ -69,7 +70,8 @@ def export_ome_zarr(viewer: ViewerModel) -> None:
 def export_thumbnail(viewer: ViewerModel) -> None:
     """Save a picture of the image with the classes of the selected layer."""
     try:
-        image = _image_of(viewer, _selected_classes(viewer)[1].results)
+        _, several = _selected_classes(viewer)
+        images = {_plane_of(c.results): _image_of(viewer, c.results) for c in several}
     except MambamicError as error:
         show_error(str(error))
         return
@@ -77,7 +79,7 @@ def export_thumbnail(viewer: ViewerModel) -> None:
         viewer,
         "Picture (*.png)",
         (".png",),
-        lambda c, path: c.results.to_thumbnail(path, image, labels=c.labels),
+        lambda c, path: c.results.to_thumbnail(path, images[_plane_of(c.results)], labels=c.labels),
     )
 
 
@@ -117,10 +119,16 @@ def put_script_on_clipboard(provenance: Mapping[str, Any]) -> str:
 def write_classes(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
     """Save a layer of classes that napari hands over with a path (npe2's writer)."""
     try:
-        classes = _classes_of(attributes["name"], attributes["metadata"], data)
-        if path.lower().endswith(".csv"):
-            return [str(classes.results.to_csv(path))]
-        return [str(classes.results.to_geojson(path, labels=classes.labels))]
+        several = _classes_of(current_viewer(), attributes["name"], attributes["metadata"], data)
+        is_table = path.lower().endswith(".csv")
+        endings = (".csv",) if is_table else (".geojson",)
+
+        def write(classes: Classes, to: Path) -> Path:
+            if is_table:
+                return classes.results.to_csv(to)
+            return classes.results.to_geojson(to, labels=classes.labels)
+
+        return [str(written) for written in _written(write, several, Path(path), endings)]
     except MambamicError as error:
         # napari takes a ValueError, which ours are, to mean that it knows no writer.
         raise OSError(str(error)) from error
@@ -134,7 +142,7 @@ def _export(
 ) -> None:
     """Ask for a path and write to it in a thread; tell what came of it."""
     try:
-        layer, classes = _selected_classes(viewer)
+        layer, several = _selected_classes(viewer)
     except MambamicError as error:
         show_error(str(error))
         return
@@ -146,12 +154,12 @@ def _export(
         return
     if not path.lower().endswith(endings):
         path += endings[0]
-    worker = create_worker(_saved_or_sentence, write, classes, Path(path))
+    worker = create_worker(_saved_or_sentence, write, several, Path(path), endings)
     worker.returned.connect(_tell)
     worker.start()
 
 
-def _selected_classes(viewer: ViewerModel) -> tuple[Layer, Classes]:
+def _selected_classes(viewer: ViewerModel) -> tuple[Layer, list[Classes]]:
     layer = viewer.layers.selection.active
     if layer is None:
         raise ExportError(
@@ -159,27 +167,61 @@ def _selected_classes(viewer: ViewerModel) -> tuple[Layer, Classes]:
             "list, then export it."
         )
     data = layer.data if isinstance(layer, Labels) else None
-    classes = _classes_of(layer.name, layer.metadata, data)
+    several = _classes_of(viewer, layer.name, layer.metadata, data)
     # A run that goes on fills its results meanwhile.
-    results = replace(classes.results, probabilities=classes.results.probabilities.copy())
-    return layer, replace(classes, results=results)
+    return layer, [
+        replace(c, results=replace(c.results, probabilities=c.results.probabilities.copy()))
+        for c in several
+    ]
 
 
-def _classes_of(name: str, metadata: dict[str, Any], data: Any) -> Classes:
-    results = metadata.get("results")
-    if isinstance(results, list):
-        raise ExportError(
-            f"Layer {name!r} shows {len(results)} planes, and a file holds one. Classify the plane "
-            f"in view alone, then export it."
-        )
-    if not isinstance(results, TileResults):
+def _classes_of(
+    viewer: ViewerModel | None, name: str, metadata: dict[str, Any], data: Any
+) -> list[Classes]:
+    """What a layer of classes shows, plane by plane."""
+    found = metadata.get("results")
+    several = found if isinstance(found, list) else [found]
+    if not several or not all(isinstance(results, TileResults) for results in several):
         raise ExportError(
             f"Layer {name!r} has no classes. Click the layer that Classify added in the layer "
             f"list, then export it."
         )
-    if data is None or results.object_ids is None:
-        return Classes(results)
-    return Classes(results, data[(0,) * (data.ndim - 2)])  # a plane of a volume is one deep
+    if data is None or several[0].object_ids is None:
+        return [Classes(results) for results in several]
+    if len(several) == 1:
+        plane = data[(0,) * (data.ndim - 2)]  # a plane of a volume is one deep
+        return [Classes(several[0], plane)]
+    # A layer of several planes shows the classes of objects, not their numbers.
+    layers = [] if viewer is None else viewer.layers
+    objects = next((each for each in layers if each.unique_id == metadata["objects"]), None)
+    if not isinstance(objects, Labels):
+        raise ExportError(
+            f"The objects of layer {name!r} are not in the viewer any more. Open their Labels "
+            f"layer and classify them again, then export the classes."
+        )
+    labels = objects.data[0] if objects.multiscale else objects.data
+    return [
+        Classes(
+            results, labels[_plane_of(results)[-(labels.ndim - 2) :] if labels.ndim > 2 else ()]
+        )
+        for results in several
+    ]
+
+
+def _plane_of(results: TileResults) -> tuple[int, ...]:
+    """Where the plane that was classified lies along the leading axes of its layer."""
+    return tuple(results.provenance.get("layer", {}).get("plane", ()))
+
+
+def _of_plane(path: Path, endings: Sequence[str], plane: tuple[int, ...]) -> Path:
+    """The path of one of several planes.
+
+    >>> _of_plane(Path("a b.geojson.gz"), (".geojson", ".geojson.gz"), (0, 7)).name
+    'a b plane 0-7.geojson.gz'
+    """
+    ending = max((e for e in endings if path.name.lower().endswith(e)), key=len)
+    stem, ending = path.name[: -len(ending)], path.name[-len(ending) :]
+    return path.with_name(f"{stem} plane {'-'.join(map(str, plane))}{ending}")
 
 
 def _image_of(viewer: ViewerModel, results: TileResults) -> ImagePyramid:
@@ -192,21 +234,33 @@ def _image_of(viewer: ViewerModel, results: TileResults) -> ImagePyramid:
             f"The picture needs the image that was classified, and there is no image layer "
             f"{name!r}. Open it again or give it back its name."
         )
-    return plane_at(layer, tuple(noted.get("plane", ()))).image
+    return plane_at(layer, _plane_of(results)).image
 
 
-def _saved_or_sentence(
-    write: Callable[[Classes, Path], Path], classes: Classes, path: Path
-) -> Path | str:
+def _written(
+    write: Callable[[Classes, Path], Path],
+    several: Sequence[Classes],
+    path: Path,
+    endings: Sequence[str],
+) -> list[Path]:
+    """Write each plane; of several, each to a file of its own."""
+    if len(several) == 1:
+        return [write(several[0], path)]
+    return [write(c, _of_plane(path, endings, _plane_of(c.results))) for c in several]
+
+
+def _saved_or_sentence(*arguments: Any) -> list[Path] | str:
     """Write in the worker's thread; raised errors would be shown as defects of the program."""
     try:
-        return write(classes, path)
+        return _written(*arguments)
     except MambamicError as error:
         return str(error)
 
 
-def _tell(outcome: Path | str) -> None:
-    if isinstance(outcome, Path):
-        show_info(f"Saved {outcome}")
-    else:
+def _tell(outcome: list[Path] | str) -> None:
+    if isinstance(outcome, str):
         show_error(outcome)
+    elif len(outcome) == 1:
+        show_info(f"Saved {outcome[0]}")
+    else:
+        show_info(f"Saved {len(outcome)} planes, {outcome[0]} and those beside it")

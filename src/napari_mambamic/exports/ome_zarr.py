@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 
 from napari_mambamic.atomic import folder_written_atomically
@@ -61,7 +62,7 @@ def write_ome_zarr(
     results: TileResults, path: str | os.PathLike[str], *, labels: Any = None
 ) -> Path:
     """Write OME-Zarr; see `TileResults.to_ome_zarr`."""
-    zarr, path = _zarr(), Path(path)
+    path = Path(path)
     plane = None if labels is None else label_plane(results, labels)
     raster = _raster_of(results, plane)
     small = np.min_scalar_type(len(results.class_names))
@@ -264,14 +265,3 @@ def _is_ours(path: Path) -> bool:
         return KEY in json.loads((path / ".zattrs").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-
-
-def _zarr() -> Any:
-    try:
-        import zarr
-    except ImportError as error:
-        raise ExportError(
-            "OME-Zarr needs zarr, which is not installed. Install it with pip install "
-            "'napari-mambamic[exports]'."
-        ) from error
-    return zarr

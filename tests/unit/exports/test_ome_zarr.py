@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -193,9 +192,3 @@ def test_files_are_laid_out_as_version_0_4_wants(tmp_path):
     array = json.loads((path / "0" / ".zarray").read_text())
     assert array["dimension_separator"] == "/"
     assert (path / "0" / "0" / "0" / "0").is_file()
-
-
-def test_without_zarr_a_sentence_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(ExportError, match=r"pip install 'napari-mambamic\[exports\]'"):
-        CASES["grid"]().to_ome_zarr(tmp_path / "a.zarr")
