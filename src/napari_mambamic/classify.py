@@ -227,7 +227,7 @@ def iter_classify(
         region=region,
         use_pixels=use_pixels,
     )
-    check_channels(pyramid.n_channels, spec)
+    check_channels(pyramid.n_channels, spec, are_colours=pyramid.has_colours)
     wanted, rule = _wanted(pyramid, tiles, within, skip_background)
     size = classifier.batch_size() if batch_size == "auto" else int(batch_size)
     if size < 1:

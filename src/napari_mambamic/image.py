@@ -91,6 +91,11 @@ class ImagePyramid:
         return int(self.levels[0].data.shape[self.channel_axis])
 
     @property
+    def has_colours(self) -> bool:
+        """Whether the channels are RGB or RGBA: 3 or 4 at the end of each pixel, none chosen."""
+        return self.channel_axis == 2 and self.n_channels in (3, 4) and not self.chosen_channels
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the pixels."""
         dtype: np.dtype[Any] = np.dtype(self.levels[0].data.dtype)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -169,8 +171,11 @@ def _level(
     # The whole chunk is decoded, also where it holds more planes than the one that is read.
     check_chunk_size(math.prod(array.chunks) * array.dtype.itemsize, str(path))
     has_blosc = not array.shards and "Blosc" in str(array.compressors)
+    opened = _stamp(path / array.path)
 
     def read_chunk(index: Index) -> Any:
+        if _stamp(path / array.path) != opened:
+            raise ValueError("it was replaced or deleted since it was opened")
         key: list[int | slice] = [place or 0 for place in plane.index]
         numbers = [(place or 0) // n for place, n in zip(plane.index, array.chunks, strict=True)]
         for axis, number, size in zip(whole, index, chunk, strict=True):
@@ -189,6 +194,15 @@ def _level(
         channel_axis=plane.channel_axis,
         name=str(path),
     )
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    """What changes when an array is written anew: inode and time of the file that describes it."""
+    for name in ("zarr.json", ".zarray"):
+        with suppress(FileNotFoundError):
+            about = os.stat(folder / name)
+            return about.st_ino, about.st_mtime_ns
+    return None
 
 
 def _check_blosc(file: Path) -> None:

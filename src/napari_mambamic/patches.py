@@ -121,16 +121,17 @@ def prepare_patches(pixels: NDArray[Any], spec: PatchSpec) -> NDArray[np.float32
     return patches
 
 
-def check_channels(n_channels: int, spec: PatchSpec) -> None:
+def check_channels(n_channels: int, spec: PatchSpec, *, are_colours: bool = True) -> None:
     """Refuse pixels whose channels cannot be turned into those of the weights.
 
-    Grey stands in for red, green and blue; RGB and RGBA become RGB or grey.
+    Grey stands in for red, green and blue; RGB and RGBA become RGB or grey, where three or four
+    channels are colours.
     """
     wanted = len(spec.channels)
     grey = spec.channels == ("grey",)
     if n_channels == wanted or (n_channels == 1 and spec.is_rgb):
         return
-    if n_channels in (3, 4) and (grey or (spec.is_rgb and n_channels == 4)):
+    if are_colours and n_channels in (3, 4) and (grey or (spec.is_rgb and n_channels == 4)):
         return
     raise ChannelMismatch(
         f"The image has {n_channels} channels and the weights expect {wanted} "

@@ -300,6 +300,12 @@ def test_an_image_smaller_than_a_tile_is_one_tile(sheet, classifier):
             ChannelMismatch,
             "5 channels and the weights expect 3",
         ),
+        (  # four stains, not red, green, blue and opacity
+            as_image(np.zeros((4, 99, 99), np.uint8), channel_axis=0),
+            {},
+            ChannelMismatch,
+            "4 channels and the weights expect 3",
+        ),
     ],
 )
 def test_bad_images_get_a_sentence(image, keywords, error, words, classifier):

@@ -255,6 +255,17 @@ def test_a_damaged_zarr_chunk_is_named(ome_zarr, change):
     assert "rows 32 to 63, columns 32 to 63" in refusal(ome_zarr, region=(0, 0, 64, 64))
 
 
+def test_a_zarr_folder_that_is_replaced_is_noticed(ome_zarr, tmp_path):
+    image = open_image(ome_zarr, cache_bytes=0)
+    image.read(0, 0, 8, 8)
+    shutil.copytree(ome_zarr, tmp_path / "other.zarr")
+    shutil.rmtree(ome_zarr)
+    (tmp_path / "other.zarr").rename(ome_zarr)
+    with pytest.raises(ImageError, match=r"it was replaced or deleted since it was opened"):
+        image.read(0, 0, 8, 8)
+    open_image(ome_zarr).read(0, 0, 8, 8)
+
+
 def test_a_missing_zarr_level_is_told_or_refused(ome_zarr):
     shutil.rmtree(ome_zarr / "1")
     image = open_image(ome_zarr)

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import product
@@ -156,16 +157,17 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
             view=request.view,
             **request.options,
         )
-        for progress in steps:
-            if progress.results is not None and len(everything) == number:
-                everything.append(progress.results)
-                _add_layer_settings(progress.results, request, plane)
-            yield replace(
-                progress,
-                done=before + progress.done,
-                total=progress.total * len(request.planes),
-                seconds=time.perf_counter() - begin,
-            )
+        with closing(steps):
+            for progress in steps:
+                if progress.results is not None and len(everything) == number:
+                    everything.append(progress.results)
+                    _add_layer_settings(progress.results, request, plane)
+                yield replace(
+                    progress,
+                    done=before + progress.done,
+                    total=progress.total * len(request.planes),
+                    seconds=time.perf_counter() - begin,
+                )
         before += progress.done
         everything[number] = everything[number].blended(request.blend)
     return everything
