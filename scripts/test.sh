@@ -4,11 +4,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/system_packages.sh
 install_system_packages
-make_environment all,test,dev
+make_environment all,test,dev,docs
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 .venv/bin/lint-imports
+NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet --site-dir "$(mktemp -d)"
 if [ "$(uname)" = Linux ]; then
   exec xvfb-run -a -s "-screen 0 1600x1000x24" .venv/bin/python -m pytest "$@"
 fi

@@ -181,6 +181,8 @@ def tiles_at_points(
     plane_shape : (int, int), optional
         When given, points outside of the plane are refused.
 
+    Examples
+    --------
     >>> tiles_at_points([(10, 20)], tile_size=5)[0]
     Tile(y=8, x=18, size=5)
     """
