@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from napari_mambamic.classify import classify_image as classify_image
     from napari_mambamic.classify import classify_objects as classify_objects
     from napari_mambamic.classify import iter_classify as iter_classify
+    from napari_mambamic.compare import Comparison as Comparison
+    from napari_mambamic.compare import compare_runs as compare_runs
     from napari_mambamic.errors import MambamicError as MambamicError
     from napari_mambamic.explain.robustness import RobustnessReport as RobustnessReport
     from napari_mambamic.explain.robustness import iter_robustness as iter_robustness
@@ -73,6 +75,7 @@ _HOMES = {
     "BatchProgress": "batch",
     "BatchSummary": "batch",
     "Checkpoint": "training.fine_tune",
+    "Comparison": "compare",
     "MambamicError": "errors",
     "Manifest": "weights.manifest",
     "ObjectSettings": "objects",
@@ -93,6 +96,7 @@ _HOMES = {
     "classify_layer": "_napari.classify_layer",
     "classify_many": "batch",
     "classify_objects": "classify",
+    "compare_runs": "compare",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
     "find_images": "batch",

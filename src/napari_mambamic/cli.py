@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Generator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -312,9 +311,7 @@ def _robustness(options: argparse.Namespace) -> None:
         from napari_mambamic.classify import plan
         from napari_mambamic.image_files import open_image
 
-        image = open_image(options.source)
-        if options.pixel_size_um:
-            image = replace(image, pixel_size_um=(options.pixel_size_um,) * 2)
+        image = open_image(options.source, pixel_size_um=options.pixel_size_um)
         tiles = plan(
             image,
             classifier.manifest.patch,
