@@ -118,7 +118,7 @@ class DisagreementLayer:
         before = len(self._viewer.dims.point) - len(world)
         for axis, value in enumerate(world[:-2]):
             self._viewer.dims.set_point(before + axis, value)
-        camera = self._viewer.camera
+        camera = self._viewer.scene.camera
         camera.center = (*camera.center[:-2], *world[-2:])
         camera.zoom = max(camera.zoom, _LEAST_ON_SCREEN / side)
 
