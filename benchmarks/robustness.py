@@ -62,11 +62,13 @@ def measured(data: Path, n_cells: int) -> dict[str, object]:
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """The chart of the Robustness panel, as a PNG."""
+    from qtpy.QtGui import QColor, QPalette
     from qtpy.QtWidgets import QApplication
 
     from napari_mambamic._napari.chart import Chart
 
     application = QApplication.instance() or QApplication([])
+    application.setPalette(QPalette(QColor("#262930")))  # napari's dark theme
     lines: dict[str, list[float]] = {}
     for row in report["rows"]:
         lines.setdefault(row["perturbation"], [1.0]).append(row["stability"])

@@ -86,11 +86,11 @@ def photograph_table(viewer: ViewerModel) -> None:
 
 
 def photograph_comparison(viewer: ViewerModel) -> None:
-    """Compare the bundled weights with a head that was trained on half of the cells."""
+    """Compare the bundled weights with a head that was trained on three cells of each class."""
     image = viewer.layers["blood cells"]
-    cells = image.data.reshape(8, 96, 12, 96, 3).swapaxes(1, 2)[:, :6]
+    cells = image.data.reshape(8, 96, 12, 96, 3).swapaxes(1, 2)[:, :3]
     names = viewer.layers["known classes"].features["known class"].to_numpy().reshape(8, 12)
-    samples = samples_from_arrays(cells.reshape(-1, 96, 96, 3), names[:, :6].ravel())
+    samples = samples_from_arrays(cells.reshape(-1, 96, 96, 3), names[:, :3].ravel())
     with tempfile.TemporaryDirectory() as folder:
         trained = fine_tune(samples, config=TrainConfig(mode="head"))
         path = trained.save(Path(folder, "own.safetensors"))
@@ -100,7 +100,7 @@ def photograph_comparison(viewer: ViewerModel) -> None:
     dock, panel = viewer.window.add_plugin_dock_widget(
         "napari-mambamic", "Compare runs", tabify=True
     )
-    panel.setMinimumWidth(640)
+    panel.setMinimumWidth(600)
     panel.run_button.click()
     while panel.is_running:
         QApplication.processEvents()

@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -32,6 +32,8 @@ from napari_mambamic.compare import Comparison, compare_runs
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
+
+_SWATCH = 12  # px
 
 
 class ComparePanel(RunPanel):
@@ -80,7 +82,10 @@ class ComparePanel(RunPanel):
         self.table.setAccessibleName("Tiles by class of the first and of the second run")
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)  # names are cut short
+        header.setMinimumSectionSize(44)
+        header.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.cellClicked.connect(self.show_pair)
         self.table.cellActivated.connect(self.show_pair)  # Enter
@@ -213,8 +218,10 @@ class ComparePanel(RunPanel):
             for i, (name, colour) in enumerate(
                 zip(names, class_colours(len(names)).tolist(), strict=True)
             ):
-                heading = QTableWidgetItem(name)
-                heading.setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*colour))
+                swatch = QPixmap(_SWATCH, _SWATCH)  # headings draw no plain colours
+                swatch.fill(QColor.fromRgbF(*colour))
+                heading = QTableWidgetItem(QIcon(swatch), name)
+                heading.setToolTip(name)
                 place(i, heading)
         shade = self.palette().highlight().color()
         most = max(int(confusion.max()), 1)
