@@ -113,11 +113,13 @@ def test_train_reads_class_folders_and_saves_weights_that_classify(cells, tmp_pa
             imsave(tmp_path / "cells" / name / f"{i}.png", cell)
     out = tmp_path / "own.safetensors"
     arguments = ["train", str(tmp_path / "cells"), "--out", str(out), "--mode", "head"]
-    assert main([*arguments, "--device", "cpu"]) == 0
+    assert main([*arguments, "--device", "cpu", "--robustness"]) == 0
     said = capsys.readouterr().out
     assert "24 samples: basophil 12, platelet 12" in said
     assert "validation: accuracy 100.0%" in said
     page = (tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "<h2>Robustness (validation)</h2><p>" in page
+    assert "As they are, 100.0% are told right." in page
     assert "Confusion matrix" in page
     assert "Expected calibration error" in page
     imsave(tmp_path / "cells" / "basophil" / "copy.png", cells[0, 3])
