@@ -36,6 +36,10 @@ class Comparison:
         (n,) bool: whether the classes have one name.
     n_left_out : int
         Tiles that one of the runs did not classify.
+    kappa : float or None
+        Cohen's kappa: agreement beyond chance; None where all tiles have one class in both.
+    disagreements : ndarray
+        Places in `tiles_a` of the tiles that they disagree on, where both are surest first.
     """
 
     a: TileResults
@@ -48,6 +52,8 @@ class Comparison:
     sure_b: NDArray[np.float32]
     agrees: NDArray[np.bool_]
     n_left_out: int
+    kappa: float | None
+    disagreements: NDArray[np.intp]
 
     def __len__(self) -> int:
         return len(self.tiles_a)
@@ -64,34 +70,10 @@ class Comparison:
         """Share of the tiles that both give the same class."""
         return float(self.agrees.mean())
 
-    @property
-    def kappa(self) -> float | None:
-        """Cohen's kappa: agreement beyond chance; None where all tiles have one class in both."""
-        names = list(dict.fromkeys(self.a.class_names + self.b.class_names))
-        labels = [
-            np.array([names.index(name) for name in class_names])[of_run]
-            for class_names, of_run in (
-                (self.a.class_names, self.labels_a),
-                (self.b.class_names, self.labels_b),
-            )
-        ]
-        if len(np.unique(labels)) < 2:
-            return None
-        return float(cohen_kappa_score(*labels))
-
-    @property
-    def sureness(self) -> NDArray[np.float32]:
-        """(n,) how sure both runs are: the smaller of their probabilities."""
-        return np.minimum(self.sure_a, self.sure_b)
-
-    @property
-    def disagreements(self) -> NDArray[np.intp]:
-        """Places in `tiles_a` of the tiles that they disagree on, where both are surest first."""
-        return self._surest_first(~self.agrees)
-
     def pairs_of(self, class_a: int, class_b: int) -> NDArray[np.intp]:
         """As `disagreements`, of the tiles that are of one class in `a` and of one in `b`."""
-        return self._surest_first((self.labels_a == class_a) & (self.labels_b == class_b))
+        chosen = (self.labels_a == class_a) & (self.labels_b == class_b)
+        return _surest_first(chosen, self.sure_a, self.sure_b)
 
     @property
     def sentence(self) -> str:
@@ -175,10 +157,6 @@ class Comparison:
             "kappa": self.kappa,
         }
 
-    def _surest_first(self, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
-        places = np.flatnonzero(chosen)
-        return places[np.argsort(-self.sureness[places], kind="stable")]
-
 
 def compare_runs(a: TileResults, b: TileResults) -> Comparison:
     """Compare two runs, of two weights or from before and after training, tile by tile.
@@ -203,9 +181,14 @@ def compare_runs(a: TileResults, b: TileResults) -> Comparison:
     back = np.argsort(tiles_a, kind="stable")
     tiles_a, tiles_b = tiles_a[back], tiles_b[back]
     labels_a, labels_b = a.labels_of(tiles_a), b.labels_of(tiles_b)
-    # One number per name; -1 for names that `a` does not have.
-    numbers = {name: i for i, name in enumerate(a.class_names)}
-    in_a = np.array([numbers.get(name, -1) for name in b.class_names])
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(a.class_names + b.class_names))}
+    names_a, names_b = (
+        np.array([numbers[name] for name in class_names])[labels]
+        for class_names, labels in ((a.class_names, labels_a), (b.class_names, labels_b))
+    )
+    agrees = names_a == names_b
+    sure_a, sure_b = a.probabilities[tiles_a, labels_a], b.probabilities[tiles_b, labels_b]
+    of_one_class = len({*np.unique(names_a).tolist(), *np.unique(names_b).tolist()}) < 2
     return Comparison(
         a,
         b,
@@ -213,11 +196,22 @@ def compare_runs(a: TileResults, b: TileResults) -> Comparison:
         tiles_b,
         labels_a,
         labels_b,
-        a.probabilities[tiles_a, labels_a],
-        b.probabilities[tiles_b, labels_b],
-        labels_a == in_a[labels_b],
-        int((~done).sum()),
+        sure_a,
+        sure_b,
+        agrees,
+        n_left_out=int((~done).sum()),
+        kappa=None if of_one_class else float(cohen_kappa_score(names_a, names_b)),
+        disagreements=_surest_first(~agrees, sure_a, sure_b),
     )
+
+
+def _surest_first(
+    chosen: NDArray[np.bool_], sure_a: NDArray[np.float32], sure_b: NDArray[np.float32]
+) -> NDArray[np.intp]:
+    """Places of the chosen; how sure both runs are is the smaller of their probabilities."""
+    places = np.flatnonzero(chosen)
+    sure = np.minimum(sure_a[places], sure_b[places])
+    return places[np.argsort(-sure, kind="stable")]
 
 
 def _check_images(a: TileResults, b: TileResults) -> None:
