@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
 import napari
+from napari_mambamic import TrainConfig, classify_layer, fine_tune, samples_from_arrays
 from napari_mambamic._napari.demo import (
     HEIGHT,
     WIDTH,
@@ -33,6 +34,7 @@ def main() -> None:
         classify_and_wait(panel)
         photograph(viewer, IMAGES / "after.png")
         photograph_table(viewer)
+        photograph_comparison(viewer)
         viewer.layers.remove("blood cells classes")
         photograph_training(viewer)
         viewer.close()
@@ -79,6 +81,52 @@ def photograph_table(viewer: ViewerModel) -> None:
     photograph(viewer, IMAGES / "results-table.png")
     viewer.window.remove_dock_widget(dock)
     viewer.layers.remove(shapes)
+    QApplication.processEvents()
+    viewer.reset_view()
+
+
+def photograph_comparison(viewer: ViewerModel) -> None:
+    """Compare the bundled weights with a head that was trained on three cells of each class."""
+    image = viewer.layers["blood cells"]
+    cells = image.data.reshape(8, 96, 12, 96, 3).swapaxes(1, 2)[:, :3]
+    names = viewer.layers["known classes"].features["known class"].to_numpy().reshape(8, 12)
+    samples = samples_from_arrays(cells.reshape(-1, 96, 96, 3), names[:, :3].ravel())
+    with tempfile.TemporaryDirectory() as folder:
+        trained = fine_tune(samples, config=TrainConfig(mode="head"))
+        path = trained.save(Path(folder, "own.safetensors"))
+        before = viewer.layers["blood cells classes"]
+        after = classify_layer(viewer, image, weights=str(path))[-1]
+    before.name, after.name = "bundled weights", "own weights"
+    dock, panel = viewer.window.add_plugin_dock_widget(
+        "napari-mambamic", "Compare runs", tabify=True
+    )
+    panel.setMinimumWidth(600)
+    panel.run_button.click()
+    while panel.is_running:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    viewer.reset_view()
+    panel.all_button.click()
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "compare.png")
+    viewer.window.remove_dock_widget(dock)
+    viewer.layers.remove(panel.shown.layer)
+    viewer.layers.remove(after)
+    before.name, before.visible = "blood cells classes", True
+    photograph_robustness(viewer)
+
+
+def photograph_robustness(viewer: ViewerModel) -> None:
+    """Measure how many labels of the sheet change when the picture does."""
+    dock, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", "Robustness", tabify=True)
+    panel.setMinimumWidth(480)
+    panel.run_button.click()
+    while panel.is_running:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "robustness-panel.png")
+    viewer.window.remove_dock_widget(dock)
     QApplication.processEvents()
     viewer.reset_view()
 

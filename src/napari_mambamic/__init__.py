@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from napari_mambamic.classify import classify_image as classify_image
     from napari_mambamic.classify import classify_objects as classify_objects
     from napari_mambamic.classify import iter_classify as iter_classify
+    from napari_mambamic.compare import Comparison as Comparison
+    from napari_mambamic.compare import compare_runs as compare_runs
     from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.explain.robustness import RobustnessReport as RobustnessReport
+    from napari_mambamic.explain.robustness import iter_robustness as iter_robustness
+    from napari_mambamic.explain.robustness import robustness as robustness
+    from napari_mambamic.explain.robustness import robustness_of_tiles as robustness_of_tiles
     from napari_mambamic.exports import read_results as read_results
     from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
@@ -69,12 +75,14 @@ _HOMES = {
     "BatchProgress": "batch",
     "BatchSummary": "batch",
     "Checkpoint": "training.fine_tune",
+    "Comparison": "compare",
     "MambamicError": "errors",
     "Manifest": "weights.manifest",
     "ObjectSettings": "objects",
     "PatchSpec": "patches",
     "Prediction": "classifier",
     "Progress": "progress",
+    "RobustnessReport": "explain.robustness",
     "Samples": "training.samples",
     "Summary": "summary",
     "Tile": "tiling",
@@ -88,6 +96,7 @@ _HOMES = {
     "classify_layer": "_napari.classify_layer",
     "classify_many": "batch",
     "classify_objects": "classify",
+    "compare_runs": "compare",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
     "find_images": "batch",
@@ -96,6 +105,7 @@ _HOMES = {
     "import_published": "weights.published",
     "iter_classify": "classify",
     "iter_fine_tune": "training.fine_tune",
+    "iter_robustness": "explain.robustness",
     "join_samples": "training.samples",
     "list_networks": "networks",
     "list_weights": "weights.store",
@@ -105,6 +115,8 @@ _HOMES = {
     "read_patches": "patches",
     "read_results": "exports",
     "register_network": "networks",
+    "robustness": "explain.robustness",
+    "robustness_of_tiles": "explain.robustness",
     "samples_from_arrays": "training.samples",
     "samples_from_boxes": "training.datasets",
     "samples_from_csv": "training.datasets",

@@ -1,13 +1,15 @@
-"""The command line: ``mambamic demo | classify | train | weights | doctor | bench``."""
+"""The command line: ``mambamic demo | classify | train | robustness | compare | weights ...``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
 
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
@@ -15,6 +17,10 @@ from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 if TYPE_CHECKING:
     from napari_mambamic.batch import BatchProgress
     from napari_mambamic.progress import Progress
+    from napari_mambamic.training.fine_tune import Checkpoint
+    from napari_mambamic.training.samples import Samples
+
+Result = TypeVar("Result")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -95,10 +101,40 @@ def _parser() -> argparse.ArgumentParser:
         "--drop-copies", action="store_true", help="leave out samples with the same pixels"
     )
     train.add_argument("--test-share", type=float, metavar="SHARE")
+    train.add_argument(
+        "--robustness", action="store_true", help="in the report, of 200 validation samples"
+    )
     train.add_argument("--seed", type=int)
     train.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     train.add_argument("--folder", type=Path, help="keep the state there, and go on from it")
     train.set_defaults(run=_train)
+
+    robustness = commands.add_parser(
+        "robustness", help="tell how many labels change when the picture does"
+    )
+    robustness.add_argument(
+        "source",
+        type=Path,
+        metavar="SOURCE",
+        help="samples with known classes, as for train; or an image, which is cut into tiles",
+    )
+    robustness.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="*.html; figures go to *.json"
+    )
+    robustness.add_argument("--weights", default="default", help="a registered name or a file")
+    robustness.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    robustness.add_argument("--tile-size", type=int, metavar="PX")
+    robustness.add_argument("--pixel-size", type=float, metavar="UM", dest="pixel_size_um")
+    robustness.add_argument("--use-pixels", action="store_true", help="whatever the pixel size is")
+    robustness.add_argument("--most", type=int, default=200, metavar="N", help="patches drawn")
+    robustness.add_argument("--seed", type=int, default=0)
+    robustness.set_defaults(run=_robustness)
+
+    compare = commands.add_parser("compare", help="compare two results of the same tiles")
+    compare.add_argument("first", type=Path, metavar="A", help="*.csv, *.parquet or *.geojson")
+    compare.add_argument("second", type=Path, metavar="B")
+    compare.add_argument("--out", type=Path, metavar="FILE", help="*.csv, a row per tile")
+    compare.set_defaults(run=_compare)
 
     weights = commands.add_parser("weights", help="list, import or export weights")
     weights.set_defaults(run=_weights)
@@ -235,10 +271,101 @@ def _train(options: argparse.Namespace) -> None:
     if not is_first_process():
         return
     path = checkpoint.save(options.out)
-    report = write_report(checkpoint.report, path.with_suffix(".html"), samples=samples)
+    sections = _robustness_section(checkpoint, samples, options) if options.robustness else {}
+    page = path.with_suffix(".html")
+    report = write_report(checkpoint.report, page, samples=samples, sections=sections)
     figures = checkpoint.report["validation"]
     print(f"validation: accuracy {figures['overall_accuracy']:.1%}, balanced ", end="")
     print(f"{figures['balanced_accuracy']:.1%} -> {path}, {report}")
+
+
+def _robustness(options: argparse.Namespace) -> None:
+    from napari_mambamic.classifier import load_classifier
+    from napari_mambamic.explain.robustness import (
+        RobustnessReport,
+        iter_robustness,
+        iter_robustness_of_tiles,
+        sampled,
+    )
+
+    if options.most < 1:
+        raise ImageError(f"The most patches are {options.most}. Choose at least 1.")
+    classifier = load_classifier(options.weights, device=options.device)
+    steps: Generator[Progress, None, RobustnessReport]
+    if _holds_samples(options.source):
+        from napari_mambamic.training.datasets import samples_from_path
+
+        samples = samples_from_path(options.source, tile_size=options.tile_size)
+        chosen = sampled(len(samples), options.most, seed=options.seed)
+        known = [
+            classifier.class_names.index(name) if name in classifier.class_names else -1
+            for name in samples.class_names
+        ]
+        unknown = [name for name in samples.class_names if name not in classifier.class_names]
+        if unknown:
+            print(f"The weights have no class {', '.join(unknown)}: no accuracy there.")
+        labels = np.array(known)[samples.labels[chosen]]
+        pixels = samples.pixels[chosen]
+        steps = iter_robustness(pixels, classifier, labels=labels, seed=options.seed)
+    else:
+        from napari_mambamic.classify import plan
+        from napari_mambamic.image_files import open_image
+
+        image = open_image(options.source, pixel_size_um=options.pixel_size_um)
+        tiles = plan(
+            image,
+            classifier.manifest.patch,
+            tile_size=options.tile_size,
+            use_pixels=options.use_pixels,
+        )
+        drawn = [tiles[int(i)] for i in sampled(len(tiles), options.most, seed=options.seed)]
+        steps = iter_robustness_of_tiles(image, drawn, classifier, seed=options.seed)
+    report = _drained(steps)
+    page = report.to_html(options.out.with_suffix(".html"))
+    figures = report.to_json(options.out.with_suffix(".json"))
+    for name, rows in report.by_perturbation.items():
+        print(f"{name:20}" + "".join(f"{row.stability:7.1%}" for row in rows))
+    print("\n".join([report.sentence, *report.notes, f"-> {page}, {figures}"]))
+
+
+def _robustness_section(
+    checkpoint: Checkpoint, samples: Samples, options: argparse.Namespace
+) -> dict[str, str]:
+    """How many labels of validation samples change when the pictures do, as HTML."""
+    from napari_mambamic.explain.robustness import iter_robustness, sampled
+
+    held = np.asarray(checkpoint.report["validation_indices"])
+    held = held[sampled(len(held))]
+    classifier = checkpoint.classifier(device=options.device)
+    steps = iter_robustness(samples.pixels[held], classifier, labels=samples.labels[held])
+    return {"Robustness (validation)": _drained(steps).html}
+
+
+def _holds_samples(source: Path) -> bool:
+    """Whether a path leads to labelled samples: a folder that is no zarr, a table, arrays."""
+    if source.suffix.lower() in (".npz", ".csv"):
+        return True
+    return source.is_dir() and not source.name.lower().endswith(".zarr")
+
+
+def _drained(steps: Generator[Progress, None, Result]) -> Result:
+    while True:
+        try:
+            _print_progress(next(steps))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from napari_mambamic.compare import compare_runs
+    from napari_mambamic.exports import read_results
+
+    comparison = compare_runs(read_results(options.first), read_results(options.second))
+    print(comparison.table)
+    print(comparison.sentence)
+    if options.out:
+        print(f"-> {comparison.to_csv(options.out)}")
 
 
 def _weights(_: argparse.Namespace) -> None:

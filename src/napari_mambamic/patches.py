@@ -105,7 +105,7 @@ def prepare_patches(pixels: NDArray[Any], spec: PatchSpec) -> NDArray[np.float32
         raise ImageError(
             f"The patches have shape {pixels.shape}; give (n, y, x, channel) or (n, y, x)."
         )
-    scaled = _choose_channels(_to_unit_range(pixels), spec)
+    scaled = _choose_channels(to_unit_range(pixels), spec)
     n, height, width, channels = scaled.shape
     size = spec.patch_size
     resampled: NDArray[Any]
@@ -189,7 +189,8 @@ def _non_finite(pixels: NDArray[Any]) -> str:
     return " and ".join(f"{n} {what} pixels" for n, what in ((nan, "NaN"), (inf, "Inf")) if n)
 
 
-def _to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
+def to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Bring pixels (n, y, x, channel) to 0 ... 1, as `prepare_patches` does before all else."""
     kind = pixels.dtype.kind
     if kind == "b":
         return pixels.astype(np.float32)
@@ -225,13 +226,19 @@ def _choose_channels(scaled: NDArray[np.float32], spec: PatchSpec) -> NDArray[np
     got, wanted = scaled.shape[-1], len(spec.channels)
     check_channels(got, spec)
     if got == 4 and wanted != 4:
-        colour, alpha = scaled[..., :3], scaled[..., 3:]
-        scaled, got = colour * alpha + (1 - alpha), 3
+        scaled, got = laid_on_white(scaled), 3
     if got == wanted:
         return scaled
     if got == 1:
         return np.repeat(scaled, 3, axis=-1)
     return (scaled @ _LUMINANCE)[..., np.newaxis]
+
+
+def laid_on_white(scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    """RGB of RGBA (..., 4) with values 0 ... 1."""
+    colour, alpha = scaled[..., :3], scaled[..., 3:]
+    laid: NDArray[np.float32] = colour * alpha + (1 - alpha)
+    return laid
 
 
 @lru_cache(maxsize=64)

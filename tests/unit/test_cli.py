@@ -113,11 +113,13 @@ def test_train_reads_class_folders_and_saves_weights_that_classify(cells, tmp_pa
             imsave(tmp_path / "cells" / name / f"{i}.png", cell)
     out = tmp_path / "own.safetensors"
     arguments = ["train", str(tmp_path / "cells"), "--out", str(out), "--mode", "head"]
-    assert main([*arguments, "--device", "cpu"]) == 0
+    assert main([*arguments, "--device", "cpu", "--robustness"]) == 0
     said = capsys.readouterr().out
     assert "24 samples: basophil 12, platelet 12" in said
     assert "validation: accuracy 100.0%" in said
     page = (tmp_path / "own.html").read_text(encoding="utf-8")
+    assert "<h2>Robustness (validation)</h2><p>" in page
+    assert "As they are, 100.0% are told right." in page
     assert "Confusion matrix" in page
     assert "Expected calibration error" in page
     imsave(tmp_path / "cells" / "basophil" / "copy.png", cells[0, 3])
@@ -135,3 +137,52 @@ def test_train_reads_class_folders_and_saves_weights_that_classify(cells, tmp_pa
     assert "There is no folder" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "nothing"), "--out", str(out)]) == 1
     assert "neither a folder nor" in capsys.readouterr().err
+
+
+def test_robustness_of_class_folders_tells_accuracy_and_writes_page_and_figures(
+    cells, tmp_path, capsys
+):
+    for row, name in ((0, "basophil"), (7, "platelet"), (1, "something else")):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        imsave(tmp_path / "cells" / name / "0.png", cells[row, 0])
+    out = tmp_path / "robust.html"
+    arguments = ["robustness", str(tmp_path / "cells"), "--out", str(out), "--device", "cpu"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "The weights have no class something else: no accuracy there." in said
+    assert re.search(r"^rotation +\d", said, re.M)
+    figures = json.loads((tmp_path / "robust.json").read_text())
+    assert (figures["n"], figures["n_known"], len(figures["rows"])) == (3, 2, 35)
+    assert out.read_text(encoding="utf-8").count("<svg") == 7
+
+
+def test_robustness_of_an_image_cuts_tiles_and_draws_some(sheet, tmp_path, capsys):
+    imsave(tmp_path / "cells.png", sheet[:192])
+    arguments = ["robustness", "cells.png", "--out", "r.html", "--most", "2", "--device", "cpu"]
+    assert main(arguments) == 0
+    figures = json.loads((tmp_path / "r.json").read_text())
+    assert (figures["n"], figures["accuracy"]) == (2, None)
+    assert main([*arguments, "--most", "0"]) == 1
+    assert "Choose at least 1" in capsys.readouterr().err
+
+
+def test_compare_reads_two_tables(sheet, tmp_path, capsys):
+    for name, size in (("first", "96"), ("second", "96"), ("third", "48")):
+        (tmp_path / name).mkdir()
+        imsave(tmp_path / "cells.png", sheet[:96])
+        arguments = ["classify", "cells.png", "--out", name, "--device", "cpu"]
+        assert main([*arguments, "--tile-size", size]) == 0
+    table = tmp_path / "second" / "cells.classes.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    number, y, x, side, _, best, *shares = lines[1].split(",")
+    changed = [number, y, x, side, "platelet", best, *shares[:-1][::-1], "0.99"]
+    table.write_text("\n".join([lines[0], ",".join(changed), *lines[2:]]) + "\n", encoding="utf-8")
+    capsys.readouterr()
+    first = "first/cells.classes.csv"
+    assert main(["compare", first, str(table), "--out", "compared.csv"]) == 0
+    assert "11 of 12 tiles agree (91.7%)" in capsys.readouterr().out
+    with open("compared.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[0]["class_b"], rows[0]["agree"]) == ("platelet", "0")
+    assert main(["compare", first, "third/cells.classes.csv"]) == 1
+    assert "different tiles: 12 of 96 px and 48 of 48 px" in capsys.readouterr().err

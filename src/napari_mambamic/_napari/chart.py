@@ -9,8 +9,9 @@ from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-_COLOURS = ("#6fa8ff", "#ff9d5c", "#7fd18b")
+_COLOURS = ("#6fa8ff", "#ff9d5c", "#7fd18b", "#d08cf0", "#e6c84f", "#f27ba0", "#4fd0d6")
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 22, 22  # px around the axes
+_LEGEND_ROW = 16  # px
 
 
 class Chart(QWidget):
@@ -45,7 +46,9 @@ class Chart(QWidget):
         text = self.palette().text().color()
         faint = QColor(text)
         faint.setAlpha(110)
-        area = QRectF(_LEFT, _TOP, self.width() - _LEFT - _RIGHT, self.height() - _TOP - _BOTTOM)
+        legend = self._legend_places()
+        top = _TOP + max((y for _, y in legend), default=0)
+        area = QRectF(_LEFT, top, self.width() - _LEFT - _RIGHT, self.height() - top - _BOTTOM)
         xs = [v for x, _ in self.lines.values() for v in x]
         ys = [v for _, y in self.lines.values() for v in y if np.isfinite(v)]
         first, last = (0.0, 1.0) if self._diagonal or not xs else (min(xs), max(xs))
@@ -72,8 +75,8 @@ class Chart(QWidget):
         if xs:
             painter.drawText(below, Qt.AlignmentFlag.AlignLeft, f"{first:g}")
             painter.drawText(below, Qt.AlignmentFlag.AlignRight, f"{last:g}")
-        offset = area.left()
-        for (name, (x, y)), colour in zip(self.lines.items(), _COLOURS, strict=False):
+        for number, (name, (x, y)) in enumerate(self.lines.items()):
+            colour = _COLOURS[number % len(_COLOURS)]
             painter.setPen(QPen(QColor(colour), 2))
             points = [place(u, v) for u, v in zip(x, y, strict=True) if np.isfinite(v)]
             painter.drawPolyline(points)
@@ -81,6 +84,17 @@ class Chart(QWidget):
                 painter.setBrush(QColor(colour))
                 for point in points:
                     painter.drawEllipse(point, 2, 2)
-            painter.drawText(QPointF(offset, 14), name)
-            offset += painter.fontMetrics().horizontalAdvance(name) + 16
+            across, down = legend[number]
+            painter.drawText(QPointF(across, 14 + down), name)
         painter.end()
+
+    def _legend_places(self) -> list[tuple[float, float]]:
+        """Where names begin (x, y) in px: side by side, as many to a row as have room."""
+        places, x, y = [], float(_LEFT), 0.0
+        for name in self.lines:
+            width = self.fontMetrics().horizontalAdvance(name)
+            if x > _LEFT and x + width > self.width() - _RIGHT:
+                x, y = float(_LEFT), y + _LEGEND_ROW
+            places.append((x, y))
+            x += width + 16
+        return places

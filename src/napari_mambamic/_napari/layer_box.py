@@ -53,13 +53,14 @@ class LayerBox(QComboBox):
         """Choose a layer that the viewer has."""
         self.setCurrentIndex(self._shown.index(layer))
 
+    def _offers(self, layer: Layer) -> bool:
+        """Whether a layer of the kind may be chosen: what the plugin wrote is not its own input."""
+        return not {"mambamic", "comparison"} & set(layer.metadata)
+
     def _refresh(self, event: object = None) -> None:
         before = self.layer
-        # What the plugin wrote is not offered as its own input.
         offered = [
-            layer
-            for layer in self._layers
-            if isinstance(layer, self._kind) and "mambamic" not in layer.metadata
+            layer for layer in self._layers if isinstance(layer, self._kind) and self._offers(layer)
         ]
         optional = self._none is not None
         self._shown = [None, *offered] if optional else list(offered)

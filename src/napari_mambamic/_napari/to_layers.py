@@ -28,7 +28,7 @@ from napari_mambamic.results import TileResults
 from napari_mambamic.stitching import label_geometry
 from napari_mambamic.tiling import TileGrid
 
-_MOST_NUMBERED = 2500  # tiles that get a colour each
+MOST_NUMBERED = 2500  # tiles that get a colour each
 
 
 def place_of(layer: Layer) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class ResultLayers:
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
         self._by_class = len(planes) > 1 or (
-            len(results) > _MOST_NUMBERED and isinstance(results.tiles, TileGrid)
+            len(results) > MOST_NUMBERED and isinstance(results.tiles, TileGrid)
         )
         self._heatmaps: list[tuple[Layer, int]] = []
         if isinstance(results.tiles, TileGrid):

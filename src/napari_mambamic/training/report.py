@@ -15,24 +15,18 @@ from numpy.typing import NDArray
 from skimage.io import imsave
 
 from napari_mambamic.atomic import written_atomically
+from napari_mambamic.pages import line_chart, page, table
 from napari_mambamic.training.samples import Samples
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; color: #222 }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem }
-td, th { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right }
-td:first-child, th:first-child { text-align: left }
-.confusion td { text-align: center; border: 1px solid #fff; min-width: 2.2rem }
-figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top }
-figcaption { font-size: 12px; max-width: 9rem; color: #555 }
-svg { background: #fafafa } img { image-rendering: pixelated; width: 96px }
-"""
-_COLOURS = ("#3b6fb6", "#d1603d", "#4a9a5b")
 _MOST_ERRORS = 48
 
 
 def write_report(
-    report: dict[str, Any], path: str | os.PathLike[str], *, samples: Samples | None = None
+    report: dict[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    samples: Samples | None = None,
+    sections: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the report of a checkpoint as one HTML file that needs nothing else.
 
@@ -43,6 +37,8 @@ def write_report(
     path : path
     samples : Samples, optional
         Those of the run: the validation samples that are told wrong are then shown.
+    sections : mapping of str, optional
+        More to show, as HTML by its heading.
     """
     names = report["class_names"]
     parts = [
@@ -56,21 +52,19 @@ def write_report(
         _calibration(report["calibration"]),
         "<h2>Data and split</h2>",
         f"<p>{escape(report['split']['method'])}</p>",
-        _table(
+        table(
             ["class", *report["split"]["counts"]],
             [[n, *c] for n, *c in zip(names, *report["split"]["counts"].values(), strict=True)],
         ),
         "<h2>Settings</h2>",
-        _table(["setting", "value"], [[k, str(v)] for k, v in _settings(report).items()]),
+        table(["setting", "value"], [[k, str(v)] for k, v in _settings(report).items()]),
     ]
+    for heading, html in (sections or {}).items():
+        parts += [f"<h2>{escape(heading)}</h2>", html]
     if samples is not None:
         parts += ["<h2>Validation samples that are told wrong</h2>", _errors(report, samples)]
-    page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Training report</title>"
-        f"<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
-    )
     with written_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page("Training report", parts), encoding="utf-8")
     return Path(path)
 
 
@@ -112,7 +106,7 @@ def _figures(figures: dict[str, Any], part: str) -> str:
     means = [_percent(figures.get(column)) for column in columns]
     rows.append(["mean over classes", figures["n"], *means])
     overall = figures["overall_accuracy"]
-    return f"<h2>Figures ({part})</h2><p>Overall accuracy {overall:.2%}.</p>" + _table(
+    return f"<h2>Figures ({part})</h2><p>Overall accuracy {overall:.2%}.</p>" + table(
         ["class", "samples", *columns], rows
     )
 
@@ -141,12 +135,12 @@ def _curves(history: Sequence[dict[str, Any]]) -> str:
         "accuracy": [epoch["accuracy"] for epoch in history],
         "balanced accuracy": [epoch["balanced_accuracy"] for epoch in history],
     }
-    return _chart(epochs, losses, "epoch") + _chart(epochs, accuracies, "epoch", top=1.0)
+    return line_chart(epochs, losses, "epoch") + line_chart(epochs, accuracies, "epoch", top=1.0)
 
 
 def _calibration(calibration: dict[str, Any]) -> str:
     before, after = calibration["before"], calibration["after"]
-    chart = _chart(
+    chart = line_chart(
         after["confidence"],
         {"accuracy in each bin of confidence": after["accuracy"]},
         "confidence",
@@ -185,53 +179,6 @@ def _png(pixels: NDArray[Any]) -> str:
     buffer = io.BytesIO()
     imsave(buffer, values.astype(np.uint8), extension=".png", check_contrast=False)
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _chart(
-    x: Sequence[float],
-    lines: Mapping[str, Sequence[float]],
-    label: str,
-    *,
-    top: float | None = None,
-    diagonal: bool = False,
-) -> str:
-    """Lines as an SVG of 420 x 260 px."""
-    left, bottom, width, height = 46, 220, 360, 200
-    values = [v for line in lines.values() for v in line if np.isfinite(v)]
-    highest = top or max([*values, 1e-9])
-    first, last = (0.0, 1.0) if diagonal else (min(x), max(x))
-    span = (last - first) or 1.0
-
-    def place(u: float, v: float) -> str:
-        return f"{left + (u - first) / span * width:.1f},{bottom - v / highest * height:.1f}"
-
-    drawn = f"<path d='M{left},{bottom - height} V{bottom} H{left + width}' class='axis'/>"
-    if diagonal:
-        drawn += f"<path d='M{place(0, 0)} L{place(1, 1)}' class='axis'/>"
-    for number, (name, line) in enumerate(lines.items()):
-        colour = _COLOURS[number]
-        points = [place(u, v) for u, v in zip(x, line, strict=True) if np.isfinite(v)]
-        drawn += f"<polyline points='{' '.join(points)}' fill='none' stroke='{colour}'/>"
-        drawn += "".join(
-            f"<circle cx='{p.split(',')[0]}' cy='{p.split(',')[1]}' r='2' fill='{colour}'/>"
-            for p in points
-        )
-        drawn += f"<text x='{left + 8 + 180 * number}' y='14' fill='{colour}'>{name}</text>"
-    drawn += (
-        f"<text x='4' y='{bottom - height + 10}'>{highest:.3g}</text><text x='4' y='{bottom}'>0"
-        f"</text><text x='{left}' y='{bottom + 18}'>{first:g}</text>"
-        f"<text x='{left + width - 20}' y='{bottom + 18}'>{last:g}</text>"
-        f"<text x='{left + width / 2}' y='{bottom + 18}'>{label}</text>"
-    )
-    style = "text { font: 12px system-ui } .axis { stroke: #999; fill: none }"
-    return f"<svg width='420' height='260'><style>{style}</style>{drawn}</svg>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    def row(cells: Sequence[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(str(c))}</{tag}>" for c in cells) + "</tr>"
-
-    return f"<table>{row(head, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
 
 
 def _percent(value: float | None) -> str:

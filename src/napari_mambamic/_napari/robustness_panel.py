@@ -1,0 +1,232 @@
+"""The Robustness panel: how many labels change when the picture does."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.components import ViewerModel
+from numpy.typing import NDArray
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QFormLayout,
+    QHeaderView,
+    QPushButton,
+    QSpinBox,
+    QTableWidget,
+    QTableWidgetItem,
+)
+
+from napari_mambamic._napari.chart import Chart
+from napari_mambamic._napari.classify_layer import classifier_for
+from napari_mambamic._napari.result_box import ResultBox, classified_image
+from napari_mambamic._napari.run_panel import RunPanel, in_words
+from napari_mambamic._napari.to_layers import results_of
+from napari_mambamic.atomic import written_atomically
+from napari_mambamic.errors import MambamicError, NothingToClassify, WeightsError
+from napari_mambamic.image import ImagePyramid
+from napari_mambamic.progress import Progress
+from napari_mambamic.results import TileResults
+
+if TYPE_CHECKING:
+    from napari_mambamic.explain.robustness import RobustnessReport
+
+_ENOUGH = 200  # tiles
+_STRENGTHS = 5
+
+
+class RobustnessPanel(RunPanel):
+    """Choose a layer of classes, press Measure."""
+
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        super().__init__("Measure", width=380)
+        self._viewer = napari_viewer
+        self.report: RobustnessReport | None = None
+        self.run_button.setToolTip(
+            "Turn, move, blur and light some tiles of the layer otherwise, and count how many "
+            "labels change"
+        )
+        self.cancel_button.setToolTip("Stop; nothing is shown")
+        self.layer = ResultBox(napari_viewer, "Classes")
+        self.layer.setToolTip("A layer that Classify added: its tiles, its weights")
+        self.most = QSpinBox()
+        self.most.setRange(10, 10_000)
+        self.most.setSingleStep(50)
+        self.most.setValue(_ENOUGH)
+        self.most.setAccessibleName("Most tiles")
+        self.most.setToolTip(
+            "So many are drawn at random; with 200, a share is known to 7 points or better"
+        )
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Classes", self.layer)
+        form.addRow("Most tiles", self.most)
+        self.chart = Chart("share of labels that stay, by strength", top=1.0)
+        self.chart.setFixedHeight(240)
+        self.chart.setAccessibleName("Share of labels that stay, by strength")
+        self.chart.hide()
+        self._build_table()
+        self.save_button = QPushButton("Save...")
+        self.save_button.setToolTip("The figures as JSON, a page with charts, or this chart as PNG")
+        self.save_button.clicked.connect(self._choose_path)
+        self.save_button.setEnabled(False)
+        self._lay_out(
+            form,
+            self._actions,
+            self.progress,
+            self.message,
+            self.chart,
+            self.table,
+            self.save_button,
+        )
+        self._say("Measures how many labels stay when the picture is changed a little.")
+
+    def _build_table(self) -> None:
+        self.table = QTableWidget(0, _STRENGTHS)
+        self.table.setAccessibleName("Labels that stay, by perturbation and strength")
+        self.table.setToolTip("Labels that stay; each cell tells how strong the change is")
+        self.table.setHorizontalHeaderLabels([str(i + 1) for i in range(_STRENGTHS)])
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        self.table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.hide()
+
+    def start(self) -> None:
+        """Read the form and measure in a thread."""
+        try:
+            image, results = self._chosen()
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return
+        self.report = None
+        self._run(_report_or_sentence, image, results, self.most.value())
+
+    def save(self, path: str) -> None:
+        """Write the report; the ending says in which format."""
+        if self.report is None:
+            return
+        try:
+            if path.lower().endswith(".png"):
+                _write_picture(self.chart, path)
+            elif path.lower().endswith(".html"):
+                self.report.to_html(path)
+            else:
+                self.report.to_json(path)
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+        else:
+            self._say(f"Saved {path}")
+
+    def _choose_path(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self,
+            "Save robustness",
+            "robustness.json",
+            "Figures (*.json);;Page (*.html);;Picture (*.png)",
+        )
+        if path:
+            self.save(path)
+
+    def _chosen(self) -> tuple[ImagePyramid, TileResults]:
+        layer = self.layer.layer
+        if layer is None:
+            raise NothingToClassify(
+                "There is no layer of classes. Press Classify in the panel 'Classify tiles and "
+                "cells' first."
+            )
+        everything = results_of(layer)
+        if "live" in everything[0].provenance:
+            raise WeightsError(
+                "These classes follow the labels that are set in the Train panel; no weights "
+                "stand behind them. Train, press 'Use for Classify', and classify."
+            )
+        here = self._viewer.dims.current_step
+        results = next(
+            (r for r in everything if _plane(r) and here[: len(_plane(r))] == _plane(r)),
+            everything[0],
+        )
+        return classified_image(self._viewer, layer, results), results
+
+    def _show_progress(self, progress: Progress) -> None:
+        self.progress.setRange(0, progress.total)
+        self.progress.setValue(progress.done)
+        left = progress.seconds_left
+        time_left = "" if left is None else f", {in_words(left)} left"
+        self._say(f"{progress.message.capitalize()}{time_left}")
+
+    def _take_result(self, result: RobustnessReport | str) -> None:
+        if isinstance(result, str):
+            self._say(result, is_error=True)
+            return
+        self.report = result
+        self._say(" ".join([result.sentence, *result.notes]))
+        self._show_report(result)
+
+    def _show_report(self, report: RobustnessReport) -> None:
+        by_perturbation = report.by_perturbation
+        self.chart.show_lines(
+            {
+                name: (range(len(rows) + 1), [1.0, *(row.stability for row in rows)])
+                for name, rows in by_perturbation.items()
+            }
+        )
+        self.table.setRowCount(len(by_perturbation))
+        self.table.setVerticalHeaderLabels(list(by_perturbation))
+        for y, rows in enumerate(by_perturbation.values()):
+            for x, row in enumerate(rows):
+                item = QTableWidgetItem(f"{row.stability:.0%}")
+                item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                low, high = row.stability_interval
+                item.setToolTip(
+                    f"{row.perturbation}: {row.in_words}. {row.stability:.1%} of the labels stay "
+                    f"(95 % interval {low:.1%} to {high:.1%}); their probability falls by "
+                    f"{row.probability_drop:.2f} on average."
+                )
+                self.table.setItem(y, x, item)
+        self.chart.show()
+        self.table.show()
+        self.table.resizeRowsToContents()
+        rows_height = sum(self.table.rowHeight(y) for y in range(len(by_perturbation)))
+        self.table.setFixedHeight(rows_height + self.table.horizontalHeader().height() + 4)
+        self.save_button.setEnabled(True)
+
+    def _show_end(self) -> None:
+        if self._stopped:
+            self._say("Stopped.")
+
+
+def _plane(results: TileResults) -> tuple[int, ...]:
+    return tuple((results.provenance.get("layer") or {}).get("plane") or ())
+
+
+def _report_or_sentence(
+    image: ImagePyramid, results: TileResults, most: int
+) -> Generator[Progress, None, RobustnessReport | str]:
+    """Measure in the worker's thread; raised errors would be shown as defects of the program."""
+    from napari_mambamic.explain.robustness import iter_robustness_of_tiles, sampled
+
+    try:
+        yield Progress(0, 1, message="Loading the weights")
+        name = results.provenance["weights"]["name"]
+        classifier = classifier_for(name, "auto")
+        if classifier.manifest.sha256 != results.provenance["weights"]["sha256"]:
+            return (
+                f"The weights {name!r} have changed since the layer was made. Classify again, "
+                f"then measure."
+            )
+        done: NDArray[Any] = np.flatnonzero(results.is_done)
+        tiles = [results.tiles[i] for i in done[sampled(len(done), most)].tolist()]
+        return (yield from iter_robustness_of_tiles(image, tiles, classifier))
+    except MambamicError as error:
+        return str(error)
+
+
+def _write_picture(chart: Chart, path: str) -> None:
+    """Save the chart as it is shown, never half-written."""
+    with written_atomically(path) as temporary:
+        if not chart.grab().save(str(temporary), "PNG"):
+            raise OSError(f"{temporary} could not be written")

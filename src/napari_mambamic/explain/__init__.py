@@ -1,0 +1,1 @@
+"""Why weights say what they say, and how far they can be trusted."""

@@ -1,0 +1,132 @@
+"""The Robustness panel in a real window."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QSpinBox, QTableWidget
+from skimage.io import imread
+
+from napari_mambamic import as_image, robustness_of_tiles
+from napari_mambamic._napari.classify_layer import classify_layer
+from napari_mambamic._napari.robustness_panel import RobustnessPanel
+from napari_mambamic.explain import robustness as measuring
+from napari_mambamic.explain.perturbations import PERTURBATIONS
+
+
+@pytest.fixture
+def robust(viewer, finish):
+    widget = RobustnessPanel(viewer)
+    viewer.window.add_dock_widget(widget)
+    yield widget
+    widget.cancel()
+    finish(widget)
+
+
+@pytest.fixture
+def two_perturbations(monkeypatch):
+    """Blur and contrast alone, for time."""
+    kept = tuple(p for p in PERTURBATIONS if p.name in ("blur", "contrast"))
+    monkeypatch.setattr(measuring, "PERTURBATIONS", kept)
+
+
+@pytest.fixture
+def classes(viewer, sheet):
+    """A layer of the classes of 24 real cells."""
+    image = viewer.add_image(sheet[:192], name="cells", rgb=True)
+    return classify_layer(viewer, image, device="cpu")[0]
+
+
+def test_without_classes_a_sentence_says_what_to_do(robust):
+    robust.run_button.click()
+    assert "There is no layer of classes. Press Classify" in robust.message.text()
+    assert not robust.is_running
+
+
+def test_it_shows_what_the_core_measures(
+    robust, viewer, classes, finish, two_perturbations, sheet, classifier
+):
+    assert robust.layer.currentText() == classes.name
+    robust.run_button.click()
+    finish(robust)
+    image = as_image(sheet[:192])
+    expected = robustness_of_tiles(image, classes.metadata["results"].tiles, classifier)
+    assert robust.message.text().startswith(expected.sentence)
+    assert robust.report.rows == expected.rows
+    shown = [
+        [robust.table.item(y, x).text() for x in range(5)] for y in range(robust.table.rowCount())
+    ]
+    assert shown == [
+        [f"{row.stability:.0%}" for row in rows] for rows in expected.by_perturbation.values()
+    ]
+    assert "standard deviation 0.5 % of the tile's side" in robust.table.item(0, 0).toolTip()
+    x, y = robust.chart.lines["blur"]
+    assert x == [0, 1, 2, 3, 4, 5]
+    assert y == [1.0, *(row.stability for row in expected.by_perturbation["blur"])]
+
+
+def test_as_many_tiles_are_drawn_as_the_form_says(
+    robust, viewer, classes, finish, two_perturbations
+):
+    robust.most.setValue(10)
+    robust.run_button.click()
+    finish(robust)
+    assert robust.report.n == 10
+
+
+def test_cancel_stops_and_shows_nothing(robust, viewer, classes, finish, qtbot):
+    robust.run_button.click()
+    qtbot.waitUntil(lambda: robust.progress.value() > 0, timeout=60_000)
+    robust.cancel_button.click()
+    finish(robust)
+    assert robust.message.text() == "Stopped."
+    assert robust.report is None
+    assert robust.table.isHidden()
+
+
+def test_a_closed_image_gets_a_sentence(robust, viewer, classes):
+    viewer.layers.remove("cells")
+    robust.run_button.click()
+    assert "shows the classes of is closed" in robust.message.text()
+
+
+def test_channels_of_a_run_are_found_again(robust, viewer, sheet, finish, two_perturbations):
+    planes = [viewer.add_image(sheet[:96, :, i], name=name) for i, name in enumerate("rgb")]
+    layer = classify_layer(viewer, planes[0], channels=planes, device="cpu")[0]
+    robust.layer.choose(layer)
+    robust.run_button.click()
+    finish(robust)
+    by_colour = robust.report
+    stack = viewer.add_image(np.moveaxis(sheet[:96], 2, 0), name="stack")
+    layer = classify_layer(viewer, stack, channels=[0, 1, 2], channel_axis=0, device="cpu")[0]
+    robust.layer.choose(layer)
+    robust.run_button.click()
+    finish(robust)
+    assert robust.report.rows == by_colour.rows
+
+
+def test_the_report_is_saved(
+    robust, viewer, classes, finish, two_perturbations, tmp_path, monkeypatch
+):
+    robust.most.setValue(10)
+    robust.run_button.click()
+    finish(robust)
+    for name in ("r.json", "r.png", "r.html"):
+        path = str(tmp_path / name)
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args, p=path: (p, ""))
+        robust.save_button.click()
+        assert robust.message.text() == f"Saved {path}"
+    assert json.loads((tmp_path / "r.json").read_text())["n"] == 10
+    assert imread(tmp_path / "r.png").std() > 1
+    robust.save(str(tmp_path / "none" / "r.png"))
+    assert "There is no folder" in robust.message.text()
+
+
+def test_it_opens_from_the_menu_and_every_control_says_what_it_is(viewer):
+    _, widget = viewer.window.add_plugin_dock_widget("napari-mambamic", "Robustness")
+    for kind in (QPushButton, QComboBox, QSpinBox, QTableWidget):
+        for control in widget.findChildren(kind):
+            assert control.toolTip() or control.accessibleName(), control
+    assert widget.layer.accessibleName() == "Classes"
