@@ -53,14 +53,13 @@ class LayerBox(QComboBox):
         """Choose a layer that the viewer has."""
         self.setCurrentIndex(self._shown.index(layer))
 
+    def _offers(self, layer: Layer) -> bool:
+        # What the plugin wrote is not offered as its own input.
+        return isinstance(layer, self._kind) and "mambamic" not in layer.metadata
+
     def _refresh(self, event: object = None) -> None:
         before = self.layer
-        # What the plugin wrote is not offered as its own input.
-        offered = [
-            layer
-            for layer in self._layers
-            if isinstance(layer, self._kind) and "mambamic" not in layer.metadata
-        ]
+        offered = [layer for layer in self._layers if self._offers(layer)]
         optional = self._none is not None
         self._shown = [None, *offered] if optional else list(offered)
         with QSignalBlocker(self):
