@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from napari_mambamic.errors import NetworkError
 
 # Of the four stages, whose maps are 1/4, 1/8, 1/16 and 1/32 of the patch: see docs/why.md.
-DEFAULT_STAGE = 2
+DEFAULT_STAGE = 1
 
 
 class MappedNetwork(nn.Module):

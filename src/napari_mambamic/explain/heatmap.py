@@ -87,9 +87,10 @@ def heatmap_over(
     low = places[:, :2].min(axis=0).clip(0, np.array(plane_shape) - 1)
     high = (places[:, :2] + places[:, 2:]).max(axis=0).clip(low + 1, plane_shape)
     height, width = (int(n) for n in high - low)
-    step = max(1, math.ceil(math.sqrt(height * width / MOST_PIXELS)))
-    shape = math.ceil(height / step), math.ceil(width / step)
-    pixels = np.full(shape, np.nan, np.float32)
+    step = max(1, math.floor(math.sqrt(height * width / MOST_PIXELS)))
+    while math.ceil(height / step) * math.ceil(width / step) > MOST_PIXELS:
+        step += 1
+    pixels = np.full((math.ceil(height / step), math.ceil(width / step)), np.nan, np.float32)
     return Heatmap(pixels, (int(low[0]), int(low[1])), step, provenance)
 
 
