@@ -93,10 +93,10 @@ def photograph_why(viewer: ViewerModel) -> None:
     while panel.is_running:
         QApplication.processEvents()
         time.sleep(0.01)
-    classes, camera = viewer.layers["blood cells classes"], viewer.camera
+    classes, camera = viewer.layers["blood cells classes"], viewer.scene.camera
     classes.visible = False
     before = camera.center, camera.zoom
-    camera.center, camera.zoom = (240, 400), 2 * camera.zoom
+    camera.center, camera.zoom = (224, 288), 3 * camera.zoom
     photograph(viewer, IMAGES / "why.png")
     camera.center, camera.zoom = before
     classes.visible = True

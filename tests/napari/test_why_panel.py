@@ -207,6 +207,16 @@ def test_channels_of_a_run_are_found_again(why, viewer, sheet, finish):
     np.testing.assert_allclose(shown.data_to_world((0, 0, 0)), (0, 0, 96))
 
 
+def test_the_result_that_is_selected_is_the_one_to_explain(why, viewer, image, classes):
+    other = classify_layer(viewer, image, device="cpu", tile_size=192)[-1]
+    assert why.result.layer == other
+    assert why.number.maximum() == 2
+    viewer.layers.selection.active = classes
+    assert why.result.layer == classes
+    viewer.layers.selection.active = image
+    assert why.result.layer == classes
+
+
 def test_a_closed_image_is_a_sentence(why, viewer, image, classes):
     viewer.layers.remove(image)
     why.run_button.click()

@@ -48,6 +48,11 @@ class ResultBox(LayerBox):
     def _offers(self, layer: Layer) -> bool:
         return isinstance(layer, self._kind) and bool(results_of(layer))
 
+    def follow(self, layer: Layer | None) -> None:
+        """Choose a layer, if it is one of classes."""
+        if layer in self._shown:
+            self.choose(layer)
+
 
 @dataclass(frozen=True)
 class Explained:

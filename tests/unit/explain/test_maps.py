@@ -62,8 +62,7 @@ def test_grad_cam_is_what_its_definition_says(classifier, prepared):
     for index, stage in enumerate(network.stages):
         tokens = stage(tokens)
         if index == DEFAULT_STAGE:
-            seen = tokens
-            seen.retain_grad()
+            seen = tokens = tokens.detach().requires_grad_()
         if index < len(network.merges):
             tokens = network.merges[index](tokens)
     logits = network.head(tokens.mean(dim=(1, 2)))
