@@ -229,6 +229,8 @@ class WhyPanel(RunPanel):
         of_class = self._target or "its own class"
         what = "tiles" if self._explained.results.object_ids is None else "objects"
         said = f"{done:,} {what}, each for {of_class}, by {_IN_SHORT[self._method]}"
+        if self._all is not None and self._all in self._viewer.layers:
+            self._all.refresh()  # its thumbnail as well
         if self._heatmap.complete:
             self._say(f"{said}. Yellow speaks for it most; each has its own scale.")
         else:
