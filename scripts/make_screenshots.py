@@ -34,6 +34,7 @@ def main() -> None:
         classify_and_wait(panel)
         photograph(viewer, IMAGES / "after.png")
         photograph_table(viewer)
+        photograph_why(viewer)
         photograph_comparison(viewer)
         viewer.layers.remove("blood cells classes")
         photograph_training(viewer)
@@ -83,6 +84,26 @@ def photograph_table(viewer: ViewerModel) -> None:
     viewer.layers.remove(shapes)
     QApplication.processEvents()
     viewer.reset_view()
+
+
+def photograph_why(viewer: ViewerModel) -> None:
+    """Explain every cell, and look at some of them closely."""
+    dock, panel = viewer.window.add_plugin_dock_widget(
+        "napari-mambamic", "Why this class?", tabify=True
+    )
+    panel.run_button.click()
+    while panel.is_running:
+        QApplication.processEvents()
+        time.sleep(0.01)
+    classes, camera = viewer.layers["blood cells classes"], viewer.scene.camera
+    classes.visible = False
+    before = camera.center, camera.zoom
+    camera.center, camera.zoom = (224, 288), 3 * camera.zoom
+    photograph(viewer, IMAGES / "why.png")
+    camera.center, camera.zoom = before
+    classes.visible = True
+    viewer.layers.remove("blood cells why: each class")
+    viewer.window.remove_dock_widget(dock)
 
 
 def photograph_comparison(viewer: ViewerModel) -> None:

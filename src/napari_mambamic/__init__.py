@@ -27,10 +27,16 @@ if TYPE_CHECKING:
     from napari_mambamic.compare import Comparison as Comparison
     from napari_mambamic.compare import compare_runs as compare_runs
     from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.explain.faithfulness import deletion_score as deletion_score
+    from napari_mambamic.explain.faithfulness import insertion_score as insertion_score
+    from napari_mambamic.explain.heatmap import Heatmap as Heatmap
+    from napari_mambamic.explain.maps import explain_patches as explain_patches
     from napari_mambamic.explain.robustness import RobustnessReport as RobustnessReport
     from napari_mambamic.explain.robustness import iter_robustness as iter_robustness
     from napari_mambamic.explain.robustness import robustness as robustness
     from napari_mambamic.explain.robustness import robustness_of_tiles as robustness_of_tiles
+    from napari_mambamic.explain.tiles import explain_tiles as explain_tiles
+    from napari_mambamic.explain.tiles import iter_explain as iter_explain
     from napari_mambamic.exports import read_results as read_results
     from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
@@ -76,6 +82,7 @@ _HOMES = {
     "BatchSummary": "batch",
     "Checkpoint": "training.fine_tune",
     "Comparison": "compare",
+    "Heatmap": "explain.heatmap",
     "MambamicError": "errors",
     "Manifest": "weights.manifest",
     "ObjectSettings": "objects",
@@ -97,13 +104,18 @@ _HOMES = {
     "classify_many": "batch",
     "classify_objects": "classify",
     "compare_runs": "compare",
+    "deletion_score": "explain.faithfulness",
+    "explain_patches": "explain.maps",
+    "explain_tiles": "explain.tiles",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
     "find_images": "batch",
     "find_objects": "objects",
     "fine_tune": "training.fine_tune",
     "import_published": "weights.published",
+    "insertion_score": "explain.faithfulness",
     "iter_classify": "classify",
+    "iter_explain": "explain.tiles",
     "iter_fine_tune": "training.fine_tune",
     "iter_robustness": "explain.robustness",
     "join_samples": "training.samples",

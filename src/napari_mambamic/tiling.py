@@ -262,6 +262,20 @@ def tiles_of_objects(
     return ObjectTiles(tiles, np.array([i for i, _ in found], dtype=np.int64), centres)
 
 
+def tile_at(tiles: Sequence[Tile], place: tuple[float, float]) -> int | None:
+    """Number of the tile that holds a place (y, x); of several the one with the nearest middle.
+
+    >>> tile_at(plan_tiles((4, 8), tile_size=4), (2, 3.7))
+    1
+    """
+    if not len(tiles):
+        return None
+    places = places_of(tiles)
+    away = np.abs(places[:, :2] + (places[:, 2:] - 1) / 2 - place).max(axis=1)
+    holds = np.flatnonzero(away <= places[:, 2] / 2)
+    return int(holds[away[holds].argmin()]) if len(holds) else None
+
+
 def tiles_within(tiles: Sequence[Tile], within: Any) -> NDArray[np.bool_]:
     """(n_tiles,) whether the middle of each tile lies in one of some polygons, or on a mask.
 

@@ -15,7 +15,7 @@ def manifest():
 
 
 def test_every_command_can_be_imported(manifest):
-    assert len(manifest.contributions.commands) == 15
+    assert len(manifest.contributions.commands) == 16
     manifest.validate_imports()
 
 

@@ -329,7 +329,9 @@ def _add_layer_settings(results: TileResults, request: Request, plane: LayerPlan
         "plane": list(plane.index),
         "objects": request.objects_layer and request.objects_layer.name,
         "channels": list(request.channels) or None,
+        "channel_axis": request.channel_axis,
         "within": request.within,
+        "weights": request.weights,
     }
     path = plane.layer.source.path
     # An address, and a file of which other layers hold other channels, are not the image.

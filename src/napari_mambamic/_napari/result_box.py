@@ -30,6 +30,11 @@ class ResultBox(LayerBox):
     def _offers(self, layer: Layer) -> bool:
         return bool(results_of(layer))
 
+    def follow(self, layer: Layer | None) -> None:
+        """Choose a layer, if it is one of classes."""
+        if layer in self._shown:
+            self.choose(layer)
+
 
 def image_layer_of(viewer: ViewerModel, layer: Layer) -> Image:
     """The image layer that was classified.
