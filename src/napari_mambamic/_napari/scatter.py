@@ -103,8 +103,7 @@ class Scatter(QWidget):
         if len(self.points):
             low, high = self.points.min(axis=0), self.points.max(axis=0)
             margin = 0.05 * max(float((high - low).max()), 1e-3)
-            (left, bottom), (right, top) = low - margin, high + margin
-            self._view.camera.set_range((left, right), (bottom, top), margin=0)
+            self._view.camera.rect = (*(low - margin), *(high - low + 2 * margin))
 
     def paint_background(self, colour: QColor) -> None:
         """Take a colour of the theme; rings and lasso are drawn in the opposite of it."""
@@ -158,8 +157,9 @@ class Scatter(QWidget):
         adds = any(key.name == "Shift" for key in event.modifiers)
         drawn, self._drawn = self._drawn, []
         self._lasso.visible = False
-        if len(drawn) > 2:
+        if len(drawn) > 1:
             event.handled = True
+            drawn.append(event.pos[:2])
             self.lassoed.emit(self._in_map(np.array(drawn)), adds)
             return
         pressed = event.press_event.pos if event.press_event is not None else event.pos
