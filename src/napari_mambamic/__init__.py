@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_mambamic.classify import classify_objects as classify_objects
     from napari_mambamic.classify import iter_classify as iter_classify
     from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.explain.embedding_map import embedding_map as embedding_map
+    from napari_mambamic.explain.embedding_map import find_similar as find_similar
     from napari_mambamic.exports import read_results as read_results
     from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
@@ -88,10 +90,12 @@ _HOMES = {
     "classify_layer": "_napari.classify_layer",
     "classify_many": "batch",
     "classify_objects": "classify",
+    "embedding_map": "explain.embedding_map",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
     "find_images": "batch",
     "find_objects": "objects",
+    "find_similar": "explain.embedding_map",
     "fine_tune": "training.fine_tune",
     "import_published": "weights.published",
     "iter_classify": "classify",
