@@ -17,7 +17,7 @@ from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.classify import classify_image, iter_embeddings
 from napari_mambamic.errors import EmbeddingError
 from napari_mambamic.results import TileResults
-from napari_mambamic.tiling import plan_tiles, tiles_of_objects
+from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
 
 NAMES = ("a", "b", "c")
 BOX = [(-1, -1), (-1, 29), (19, 29), (19, -1)]  # around six tiles
@@ -72,14 +72,14 @@ def made_up(viewer):
         embeddings[np.arange(len(tiles)), of] += 1
         shares = np.full((len(tiles), 3), 0.1, np.float32)
         shares[np.arange(len(tiles)), of] = 0.8
+        planes = [plane_of_layer(viewer, layer)]
         provenance = {
             "image": {"name": layer.name},
             "weights": {"name": "made up"},
-            "layer": {"plane": [0] * (layer.ndim - 2)},
+            "layer": {"plane": list(planes[0].index)},
             "settings": {},
         }
         results = TileResults(NAMES, tiles, shares, embeddings, provenance)
-        planes = [plane_of_layer(viewer, layer)]
         shown = ResultLayers(viewer, planes, results, objects=objects)
         return layer, shown.main, results
 
@@ -334,6 +334,34 @@ def test_selected_points_mark_the_tiles_they_lie_on(viewer, map_panel, made_up, 
     assert map_panel.selected.tolist() == [15]
 
 
+def test_points_that_were_classified_mark_themselves(viewer, map_panel, made_up, draw, settle):
+    where = np.array([(10.0, 10.0), (20.0, 50.0), (40.0, 30.0), (50.0, 70.0)])
+    image = viewer.add_image(np.zeros((60, 80), np.uint8))
+    tiles = tiles_at_points(where, tile_size=10)
+    _, layer, _ = made_up(tiles, image=image, objects=viewer.add_points(where))
+    draw()
+    layer.selected_data = {1, 3}
+    assert map_panel.selected.tolist() == [1, 3]
+    settle()
+
+
+def test_a_tile_of_a_stack_is_shown_in_its_plane(viewer, map_panel, made_up, draw, settle):
+    stack = viewer.add_image(np.zeros((4, 60, 80), np.uint8), scale=(3, 1, 1))
+    viewer.dims.set_point(0, 6)
+    _, layer, _ = made_up(image=stack)
+    draw()
+    viewer.dims.set_point(0, 0)
+    viewer.layers.selection.active = layer
+    click(viewer, (0.0, 5.0, 5.0))
+    assert not len(map_panel.selected)  # this plane was not classified
+    map_panel.go_to(9)
+    assert viewer.dims.point[0] == 6
+    click(viewer, (6.0, 5.0, 5.0))
+    assert map_panel.selected.tolist() == [0]
+    assert (map_panel.highlight.outlines.data[:, 0, 0] == 2).all()
+    settle()
+
+
 def test_the_map_is_coloured_by_class_probability_and_annotations(
     viewer, map_panel, made_up, draw, settle
 ):
@@ -413,20 +441,22 @@ def test_every_input_has_a_name_and_a_tooltip(map_panel):
     assert map_panel.strip.accessibleName()
 
 
-def test_features_get_the_map_of_each_tile(map_panel, made_up, draw):
+def test_features_get_the_map_of_each_tile(map_panel, made_up, draw, settle):
     _, layer, results = made_up()
     draw()
     map_panel.features_button.click()
+    settle()
     assert list(layer.features) == ["index", "class", "probability", "map_1", "map_2"]
     np.testing.assert_array_equal(layer.features[["map_1", "map_2"]], map_panel.scatter.points)
     map_panel.all_columns.setChecked(True)
     map_panel.features_button.click()
+    settle()
     names = [f"embedding_{i}" for i in range(4)]
     np.testing.assert_array_equal(layer.features[names], results.embeddings)
     assert list(layer.features)[3:] == ["map_1", "map_2", *names]
 
 
-def test_features_of_objects_are_of_their_own_tile(viewer, map_panel, made_up, draw):
+def test_features_of_objects_are_of_their_own_tile(viewer, map_panel, made_up, draw, settle):
     labels = np.zeros((60, 80), np.int32)
     labels[5, 5], labels[5, 30], labels[40, 40], labels[50, 70] = 9, 2, 7, 4
     tiles = tiles_of_objects(labels, tile_size=10)
@@ -435,6 +465,7 @@ def test_features_of_objects_are_of_their_own_tile(viewer, map_panel, made_up, d
     draw()
     map_panel.all_columns.setChecked(True)
     map_panel.features_button.click()
+    settle()
     for number, tile in zip(
         layer.features["index"], tiles_of_features(layer, results), strict=True
     ):
@@ -449,7 +480,10 @@ def test_where_pixels_name_classes_a_points_layer_gets_the_features(
     made_up(shape=(600, 500), scale=(2, 2))  # 3,000 tiles
     draw()
     map_panel.features_button.click()
-    points = viewer.layers["image classes tiles"]
+    settle()
+    map_panel.features_button.click()
+    settle()
+    (points,) = [layer for layer in viewer.layers if "tiles" in layer.name]  # one, not two
     assert len(points.data) == 3000
     assert list(points.features) == ["tile", "class", "probability", "map_1", "map_2"]
     np.testing.assert_array_equal(points.features[["map_1", "map_2"]], map_panel.scatter.points)

@@ -318,10 +318,13 @@ class EmbeddingMapPanel(RunPanel):
     def _show_progress(self, progress: Progress) -> None:
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
-        if not self._stopped:
-            left = progress.seconds_left
-            more = f" · {in_words(left)} left" if left and progress.done else ""
-            self._say(f"{progress.message}: {progress.done:,} of {progress.total:,}{more}")
+        if self._stopped:
+            return
+        text = f"{progress.message} ..."
+        if progress.done:
+            left = in_words(progress.seconds_left or 0)
+            text = f"{progress.message}: {progress.done:,} of {progress.total:,} · {left} left"
+        self._say(text)
 
     def _take_result(self, result: Mapped | _Similar | str) -> None:
         if isinstance(result, str):
@@ -679,57 +682,78 @@ class EmbeddingMapPanel(RunPanel):
     # ---- features ----------------------------------------------------------------------------
 
     def write_features(self) -> None:
-        """Give the layer of classes, or a new Points layer, the coordinates of its tiles."""
+        """Give the layer of classes, or a Points layer, the coordinates of its tiles."""
         mapped = self.mapped
         if mapped is None:
             return
-        names = ["map_1", "map_2"]
-        values = mapped.map.coordinates
-        if self.all_columns.isChecked():
-            names += [f"embedding_{i}" for i in range(mapped.results.embeddings.shape[1])]
-            values = np.hstack([values, mapped.results.embeddings])
-        layer = mapped.layer
-        tiles = tiles_of_features(layer, mapped.results)
-        if tiles is None:
-            layer = self._add_points(mapped)
-            if layer is None:
-                return
-            tiles = mapped.shown
-        kept = layer.features
-        kept = kept.drop(columns=[c for c in kept if str(c).startswith(("map_", "embedding_"))])
-        new = pd.DataFrame(values[tiles], columns=names, index=kept.index)
-        layer.features = pd.concat([kept, new], axis=1)
-        self._say(f"Layer {layer.name!r} has {len(names)} more features for {len(tiles):,} tiles.")
-
-    def _add_points(self, mapped: Mapped) -> Points | None:
-        """A layer with a point on each tile, for a layer whose pixels name classes."""
-        if mapped.plane is None:
+        tiles = tiles_of_features(mapped.layer, mapped.results)
+        if tiles is None and mapped.plane is None:
             self._say(_CLOSED, is_error=True)
-            return None
-        names = list(mapped.results.class_names)
-        image, index = mapped.plane.layer, mapped.plane.index
-        places = np.zeros((len(mapped.shown), len(index) + 2))
-        places[:, : len(index)] = index
-        places[:, -2:] = mapped.middles[mapped.shown]
-        layer = Points(
-            places,
-            name=f"{mapped.layer.name} tiles",
-            features=pd.DataFrame(
-                {
-                    "tile": mapped.shown + 1,
-                    "class": pd.Categorical.from_codes(mapped.labels, names),
-                    "probability": mapped.certainty,
-                }
-            ),
-            size=float(np.median(mapped.places[:, 2])) / 3,
-            visible=False,  # 100,000 points take napari a second to draw
-            metadata={"mambamic": mapped.results.provenance},
-            **place_of(image),
+            return
+        kept = None if tiles is None else mapped.layer.features
+        with_embeddings = self.all_columns.isChecked()
+        self._later("features", _features_of, self._take_features, mapped, kept, with_embeddings)
+
+    def _take_features(self, features: pd.DataFrame | Points) -> None:
+        layer = self.mapped.layer
+        if isinstance(features, Points):
+            layer, active = features, self._viewer.layers.selection.active
+            if layer.name in self._viewer.layers:
+                self._viewer.layers.remove(layer.name)
+            self._viewer.add_layer(layer)
+            self._viewer.layers.selection.active = active
+        else:
+            layer.features = features
+        count = sum(str(name).startswith(("map_", "embedding_")) for name in layer.features)
+        rows = len(layer.features)
+        self._say(f"Layer {layer.name!r} has {count} more features for {rows:,} tiles.")
+
+
+def _features_of(
+    mapped: Mapped, kept: pd.DataFrame | None, with_embeddings: bool
+) -> pd.DataFrame | Points:
+    """The features of a layer of classes and more; or, in place of them, a point on each tile."""
+    results = mapped.results
+    if kept is None:
+        tiles = mapped.shown
+        kept = pd.DataFrame(
+            {
+                "tile": tiles + 1,
+                "class": pd.Categorical.from_codes(mapped.labels, list(results.class_names)),
+                "probability": mapped.certainty,
+            }
         )
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        self._viewer.layers.selection.active = active
-        return layer
+        as_points = True
+    else:
+        tiles, as_points = tiles_of_features(mapped.layer, results), False
+    kept = kept.drop(columns=[c for c in kept if str(c).startswith(("map_", "embedding_"))])
+    parts = [kept, _columns("map", mapped.map.coordinates[tiles], kept.index, first=1)]
+    if with_embeddings:
+        parts.append(_columns("embedding", results.embeddings[tiles], kept.index))
+    features = pd.concat(parts, axis=1)
+    return _points_on_tiles(mapped, features) if as_points else features
+
+
+def _columns(name: str, values: NDArray[Any], index: pd.Index, *, first: int = 0) -> pd.DataFrame:
+    names = [f"{name}_{i}" for i in range(first, first + values.shape[1])]
+    return pd.DataFrame(values, columns=names, index=index)
+
+
+def _points_on_tiles(mapped: Mapped, features: pd.DataFrame) -> Points:
+    """A layer that can have features of tiles where the pixels of the classes cannot."""
+    image, index = mapped.plane.layer, mapped.plane.index
+    places = np.zeros((len(mapped.shown), len(index) + 2))
+    places[:, : len(index)] = index
+    places[:, -2:] = mapped.middles[mapped.shown]
+    return Points(
+        places,
+        name=f"{mapped.layer.name} tiles",
+        features=features,
+        size=float(np.median(mapped.places[:, 2])) / 3,
+        visible=False,  # 100,000 points take napari a second to draw
+        metadata={"mambamic": mapped.results.provenance},
+        **place_of(image),
+    )
 
 
 def tiles_of_features(layer: Layer, results: TileResults) -> NDArray[np.intp] | None:
