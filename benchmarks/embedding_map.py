@@ -23,7 +23,7 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
 import napari
-from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel
+from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel, _features_of
 from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.explain.embedding_map import embedding_map, find_similar
@@ -121,6 +121,7 @@ def main() -> None:
     panel.select(few)  # adds the layers that show it
     panel.select(half)
     settle(panel)
+    features = _features_of(panel.mapped, None, False)
     report["held_ms"] = {
         "recolour": held(lambda: scatter.colour(colours), panel),
         "choose another colouring": held(
@@ -131,7 +132,8 @@ def main() -> None:
         "select half of the tiles": held(lambda: panel.select(half), panel),
         "select a class": held(panel.select_class, panel),
         "end a lasso of 200 corners": held(lambda: panel._take_lasso(circle, False), panel),
-        "write the map to features": held(panel.write_features, panel),
+        "ask for features": held(panel.write_features, panel),
+        "take features": held(lambda: panel._take_features(features), panel),
     }
 
     def redraw() -> None:

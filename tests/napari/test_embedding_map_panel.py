@@ -17,7 +17,7 @@ from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.classify import classify_image, iter_embeddings
 from napari_mambamic.errors import EmbeddingError
 from napari_mambamic.results import TileResults
-from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
+from napari_mambamic.tiling import ObjectTiles, plan_tiles, tiles_at_points, tiles_of_objects
 
 NAMES = ("a", "b", "c")
 BOX = [(-1, -1), (-1, 29), (19, 29), (19, -1)]  # around six tiles
@@ -459,7 +459,11 @@ def test_features_get_the_map_of_each_tile(map_panel, made_up, draw, settle):
 def test_features_of_objects_are_of_their_own_tile(viewer, map_panel, made_up, draw, settle):
     labels = np.zeros((60, 80), np.int32)
     labels[5, 5], labels[5, 30], labels[40, 40], labels[50, 70] = 9, 2, 7, 4
-    tiles = tiles_of_objects(labels, tile_size=10)
+    laid = tiles_of_objects(labels, tile_size=10)
+    turned = [2, 0, 3, 1]  # objects need not be in the order of their numbers
+    tiles = ObjectTiles(
+        tuple(laid[i] for i in turned), laid.object_ids[turned], laid.centres[turned]
+    )
     image = viewer.add_image(np.zeros(labels.shape, np.uint8))
     _, layer, results = made_up(tiles, image=image, objects=viewer.add_labels(labels))
     draw()
