@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
@@ -34,6 +35,7 @@ def main() -> None:
         classify_and_wait(panel)
         photograph(viewer, IMAGES / "after.png")
         photograph_table(viewer)
+        photograph_map(viewer)
         photograph_why(viewer)
         photograph_comparison(viewer)
         viewer.layers.remove("blood cells classes")
@@ -82,6 +84,34 @@ def photograph_table(viewer: ViewerModel) -> None:
     photograph(viewer, IMAGES / "results-table.png")
     viewer.window.remove_dock_widget(dock)
     viewer.layers.remove(shapes)
+    QApplication.processEvents()
+    viewer.reset_view()
+
+
+def photograph_map(viewer: ViewerModel) -> None:
+    """Lay the cells out and find those that are most like a monocyte."""
+    dock, panel = viewer.window.add_plugin_dock_widget(
+        "napari-mambamic", "Embedding map", tabify=True
+    )
+
+    def wait() -> None:
+        while panel.is_busy:
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    panel.method.setCurrentText("t-SNE")
+    panel.run_button.click()
+    wait()
+    panel.select(np.array([5 * 12 + 3]))
+    panel.how_many.setValue(10)
+    panel.similar_button.click()
+    wait()
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "embedding-map.png")
+    panel.clear_button.click()
+    wait()
+    panel.highlight.clear()
+    viewer.window.remove_dock_widget(dock)
     QApplication.processEvents()
     viewer.reset_view()
 

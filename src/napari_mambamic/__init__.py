@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from napari_mambamic.compare import Comparison as Comparison
     from napari_mambamic.compare import compare_runs as compare_runs
     from napari_mambamic.errors import MambamicError as MambamicError
+    from napari_mambamic.explain.embedding_map import embedding_map as embedding_map
+    from napari_mambamic.explain.embedding_map import find_similar as find_similar
     from napari_mambamic.explain.faithfulness import deletion_score as deletion_score
     from napari_mambamic.explain.faithfulness import insertion_score as insertion_score
     from napari_mambamic.explain.heatmap import Heatmap as Heatmap
@@ -107,10 +109,12 @@ _HOMES = {
     "deletion_score": "explain.faithfulness",
     "explain_patches": "explain.maps",
     "explain_tiles": "explain.tiles",
+    "embedding_map": "explain.embedding_map",
     "export_wsinfer": "exports.wsinfer",
     "fetch_weights": "weights.store",
     "find_images": "batch",
     "find_objects": "objects",
+    "find_similar": "explain.embedding_map",
     "fine_tune": "training.fine_tune",
     "import_published": "weights.published",
     "insertion_score": "explain.faithfulness",

@@ -42,6 +42,10 @@ class ExportError(MambamicError):
     """A file that could not be written, or results that could not be read back."""
 
 
+class EmbeddingError(MambamicError):
+    """Embeddings that are missing, or that cannot be laid out or compared."""
+
+
 class ClusterError(MambamicError):
     """A Dask cluster that does not answer, went away, or cannot do what it was asked."""
 

@@ -67,6 +67,7 @@ class Request:
     channels: tuple[str, ...]
     within: str | None
     view: Callable[[], View | None] | None
+    with_embeddings: bool
     options: dict[str, Any]
 
 
@@ -84,6 +85,7 @@ def request_of(
     within: Layer | None = None,
     blend: str = "none",
     view_first: bool = True,
+    with_embeddings: bool = False,
     **options: Any,
 ) -> Request:
     """Check layers and form, and read what a run needs; see `classify_layer`."""
@@ -127,6 +129,7 @@ def request_of(
         tuple(source.name for source in sources or ()),
         None if within is None else within.name,
         view,
+        with_embeddings,
         options,
     )
 
@@ -153,7 +156,7 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
             plane.image,
             classifier,
             objects=request.objects[number],
-            with_embeddings=False,
+            with_embeddings=request.with_embeddings,
             view=request.view,
             **request.options,
         )
@@ -186,6 +189,7 @@ def classify_layer(
     planes: Planes = "current",
     within: Layer | None = None,
     blend: str = "none",
+    with_embeddings: bool = False,
     **options: Any,
 ) -> list[Layer]:
     """Classify an image layer, and add the result to the viewer.
@@ -214,6 +218,8 @@ def classify_layer(
         Classify the tiles whose middle lies in a shape, or on a label.
     blend : str
         Where tiles overlap: "none", "mean" or "gaussian"; see `TileResults.blended`.
+    with_embeddings : bool
+        Keep the embeddings in the results, for the Embedding map panel.
     **options
         ``tile_size``, ``object_scale``, ``overlap``, ``region``, ``skip_background``,
         ``use_pixels``, ``keep_in`` and ``batch_size`` of `iter_classify`.
@@ -240,6 +246,7 @@ def classify_layer(
         planes=planes,
         within=within,
         blend=blend,
+        with_embeddings=with_embeddings,
         view_first=False,
         **options,
     )

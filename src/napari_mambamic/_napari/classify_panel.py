@@ -185,6 +185,11 @@ class ClassifyPanel(RunPanel):
         self.batch_size.setRange(0, 65_536)
         self.batch_size.setSpecialValueText("automatic")
         self.batch_size.setToolTip("Tiles that are classified at once; does not change the result")
+        self.keep_embeddings = QCheckBox("Keep embeddings")
+        self.keep_embeddings.setToolTip(
+            "For the Embedding map panel, which otherwise computes them when it needs them. "
+            "100,000 tiles take 300 to 400 MB of memory"
+        )
         self.heatmaps = QListWidget()
         self.heatmaps.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.heatmaps.setMaximumHeight(130)
@@ -200,6 +205,7 @@ class ClassifyPanel(RunPanel):
             ("Where", self.where),
             ("", self.skip_background),
             ("Batch size", self.batch_size),
+            ("", self.keep_embeddings),
             ("Heatmaps", self.heatmaps),
         ):
             widget.setAccessibleName(name)
@@ -304,6 +310,7 @@ class ClassifyPanel(RunPanel):
             "planes": self._chosen_planes(),
             "within": self.where.layer,
             "use_pixels": self.use_pixels.isChecked(),
+            "with_embeddings": self.keep_embeddings.isChecked(),
         }
         if cut == 1 and self.scale_objects.isChecked():
             values["object_scale"] = self.object_scale.value()
