@@ -81,8 +81,10 @@ def gaps_of(script: str) -> list[str]:
 def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings to name; the size of a batch does not change the labels."""
     of_grids = ("overlap", "region", "skip_background") if settings["cut"] == "tiles" else ()
-    names = ("tile_size", "object_scale", "channels", *of_grids)
+    names = ("tile_size", "object_scale", "channels", *of_grids, "unsure_below", "coverage")
     chosen = {name: settings[name] for name in names if settings.get(name)}
+    if "unsure_below" in chosen and not settings.get("count_unsure", True):
+        chosen["count_unsure"] = False
     if "region" in chosen:
         chosen["region"] = tuple(chosen["region"])  # a list, when it was read from JSON
     return chosen

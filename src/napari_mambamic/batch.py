@@ -54,6 +54,9 @@ _CUTTING = (
     "channels",
     "skip_background",
     "batch_size",
+    "unsure_below",
+    "count_unsure",
+    "coverage",
 )
 OPTIONS = (*_OPENING, *_CUTTING)
 _ENDINGS = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".bmp", ".zarr")
@@ -80,6 +83,8 @@ class ImageOutcome:
         What went wrong; of other images, what is to be told about them.
     files : tuple of Path
         That hold its results.
+    warnings : tuple of str
+        What makes its results doubtful.
     """
 
     path: Path
@@ -89,6 +94,7 @@ class ImageOutcome:
     seconds: float = 0.0
     sentence: str = ""
     files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,8 @@ class BatchSummary:
             for image in self.images:
                 counts = [image.counts.get(name, "") for name in names]
                 start = [image.path, image.status, image.n_tiles]
-                writer.writerow([*start, *counts, f"{image.seconds:.1f}", image.sentence])
+                said = " ".join(filter(None, [image.sentence, *image.warnings]))
+                writer.writerow([*start, *counts, f"{image.seconds:.1f}", said])
         return Path(path)
 
 
@@ -192,7 +199,8 @@ def classify_many(
         a client of it.  Its workers need the package, and the images under the same paths.
     **options
         Of `open_image`: series, z, t, channel_axis, pixel_size_um.  Of `classify_image`: tile_size,
-        overlap, use_pixels, region, channels, skip_background, batch_size.
+        overlap, use_pixels, region, channels, skip_background, batch_size, unsure_below,
+        count_unsure, coverage.
 
     Raises
     ------
@@ -314,7 +322,8 @@ class _Request:
             return None
         counts, tiles, seconds = before["counts"], before["tiles"], before["seconds"]
         said = "It was done before."
-        return ImageOutcome(job.path, "skipped", tiles, counts, seconds, said, files)
+        warnings = tuple(before.get("warnings", ()))
+        return ImageOutcome(job.path, "skipped", tiles, counts, seconds, said, files, warnings)
 
 
 class _Tally:
@@ -424,6 +433,7 @@ def _outcome_of(
             "tiles": len(results),
             "counts": results.counts,
             "seconds": seconds,
+            "warnings": list(results.warnings),
         }
         files = _write(results, image, request, job)
     except ClusterError:
@@ -436,7 +446,9 @@ def _outcome_of(
         said += "defect of napari-mambamic; please report it."
         return ImageOutcome(job.path, "failed", sentence=said)
     counts = results.counts
-    return ImageOutcome(job.path, "done", len(results), counts, seconds, image.note, files)
+    return ImageOutcome(
+        job.path, "done", len(results), counts, seconds, image.note, files, results.warnings
+    )
 
 
 def _write(

@@ -15,6 +15,7 @@ from napari_mambamic.devices import DeviceChoice, choose_device, choose_precisio
 from napari_mambamic.errors import DeviceError, ImageError, WeightsError
 from napari_mambamic.networks.lean import lean_copy
 from napari_mambamic.patches import prepare_patches
+from napari_mambamic.trust.reference import Reference
 from napari_mambamic.weights.checkpoint import SELF_TEST_LOGITS, SELF_TEST_PATCH, load_network
 from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import locate_weights
@@ -35,11 +36,14 @@ class Prediction:
         (n, n_classes) float32.
     embeddings : ndarray
         (n, d) float32: the vectors before the head.
+    distances : ndarray or None
+        (n,) float32: how far the embeddings are from those of the training set; see `Reference`.
     """
 
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     embeddings: NDArray[np.float32]
+    distances: NDArray[np.float32] | None = None
 
 
 class TileClassifier:
@@ -53,10 +57,12 @@ class TileClassifier:
         network: StagedNetwork,
         manifest: Manifest,
         device: DeviceChoice,
+        reference: Reference | None = None,
     ) -> None:
         self.network: Any = lean_copy(network).to(device.device)
         self.manifest = manifest
         self.device = device
+        self.reference = reference
         self.precision = "float32"
         self._most_patches = 2**31  # at once: what has proved to fit into the memory
 
@@ -123,7 +129,9 @@ class TileClassifier:
         """Wait for what `begin` started."""
         embeddings, logits = (torch.cat(tensors) for tensors in zip(*begun, strict=True))
         probabilities = (logits / self.manifest.temperature).softmax(dim=1)
-        return Prediction(*(_numpy(t) for t in (logits, probabilities, embeddings)))
+        vectors = _numpy(embeddings)
+        distances = None if self.reference is None else self.reference.distances(vectors)
+        return Prediction(_numpy(logits), _numpy(probabilities), vectors, distances)
 
     def _forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         device = self.device.device
@@ -178,12 +186,11 @@ def load_classifier(
     """
     choice = choose_device(device)
     precision = choose_precision(precision, choice.device)
-    network, manifest, self_test = load_network(locate_weights(weights))
-    classifier = TileClassifier(network, manifest, choice)
-    if self_test:
-        classifier.self_test(
-            self_test[SELF_TEST_PATCH].numpy(), self_test[SELF_TEST_LOGITS].numpy()
-        )
+    network, manifest, beside = load_network(locate_weights(weights))
+    arrays = {name: tensor.numpy() for name, tensor in beside.items()}
+    classifier = TileClassifier(network, manifest, choice, Reference.from_tensors(arrays))
+    if SELF_TEST_PATCH in arrays:
+        classifier.self_test(arrays[SELF_TEST_PATCH], arrays[SELF_TEST_LOGITS])
     classifier.precision = precision
     return classifier
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -41,15 +42,19 @@ from napari_mambamic.tiling import (
     tiles_of_objects,
     tiles_within,
 )
+from napari_mambamic.trust.warnings import warnings_of
 
 if TYPE_CHECKING:
     from napari_mambamic.classifier import TileClassifier
 
 OnProgress = Callable[[Progress], object]
 Region = tuple[int, int, int, int]
-Predicted = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]
+Distances = NDArray[np.float32] | None
+Predicted = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], Distances]
 FlowMaker = Callable[..., "Predicting"]
 _MANY_TILES = 100_000
+# Settings that change no probability.
+_NOT_DECISIVE = ("batch_size", "unsure_below", "count_unsure", "coverage")
 _LEAST_TILE, _LARGEST_SHRINKING = 4, 64  # px; and px of the image per px of a patch
 
 
@@ -66,6 +71,9 @@ def classify_image(
     channels: Sequence[int] | None = None,
     skip_background: bool = False,
     batch_size: int | Literal["auto"] = "auto",
+    unsure_below: float = 0.0,
+    count_unsure: bool = True,
+    coverage: float | None = None,
     keep_in: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> TileResults:
@@ -99,6 +107,14 @@ def classify_image(
         Leave out tiles that hold only glass or darkness.
     batch_size : int or "auto"
         Tiles that are classified at once; it does not change the labels.
+    unsure_below : float
+        Tiles whose most probable class is less probable than this are unsure: see
+        `TileResults.is_unsure`.  Their labels stay.
+    count_unsure : bool
+        Whether `TileResults.counts` counts them.
+    coverage : float, optional
+        Tables also tell how many classes the set of each tile has, which holds the right one as
+        often as this: see `TileResults.prediction_sets`.
     keep_in : path, optional
         Folder where the state is kept while the run goes on; one that was interrupted goes on from
         there.
@@ -122,6 +138,9 @@ def classify_image(
         channels=channels,
         skip_background=skip_background,
         batch_size=batch_size,
+        unsure_below=unsure_below,
+        count_unsure=count_unsure,
+        coverage=coverage,
         keep_in=keep_in,
     )
     return drain(steps, on_progress)
@@ -139,6 +158,9 @@ def classify_objects(
     within: Any = None,
     channels: Sequence[int] | None = None,
     batch_size: int | Literal["auto"] = "auto",
+    unsure_below: float = 0.0,
+    count_unsure: bool = True,
+    coverage: float | None = None,
     keep_in: str | Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> TileResults:
@@ -165,6 +187,9 @@ def classify_objects(
         within=within,
         channels=channels,
         batch_size=batch_size,
+        unsure_below=unsure_below,
+        count_unsure=count_unsure,
+        coverage=coverage,
         keep_in=keep_in,
     )
     return drain(steps, on_progress)
@@ -185,6 +210,9 @@ def iter_classify(
     channels: Sequence[int] | None = None,
     skip_background: bool = False,
     batch_size: int | Literal["auto"] = "auto",
+    unsure_below: float = 0.0,
+    count_unsure: bool = True,
+    coverage: float | None = None,
     with_embeddings: bool | Literal["auto"] = "auto",
     view: Callable[[], View | None] | None = None,
     keep_in: str | Path | None = None,
@@ -242,6 +270,9 @@ def iter_classify(
         "channels": None if channels is None else list(channels),
         "skip_background": skip_background,
         "batch_size": size,
+        "unsure_below": unsure_below,
+        "count_unsure": count_unsure,
+        "coverage": coverage,
     }
     results = TileResults(
         classifier.class_names,
@@ -251,14 +282,16 @@ def iter_classify(
         provenance_of(pyramid, classifier, settings),
         complete=False,
     )
+    results.with_unsure(unsure_below).with_coverage(coverage)  # refuses what cannot be
     if with_embeddings == "auto":
         with_embeddings = len(tiles) <= _MANY_TILES
     total, store, before = len(wanted), None, None
     if keep_in is not None:
         with_embeddings = False
         store = _store_of(Path(keep_in), pyramid, results, wanted)
-        before, rows = store.done()
+        before, rows, distances = store.done()
         results.probabilities[before] = rows
+        _keep_distances(results, before, distances)
         wanted = np.setdiff1d(wanted, before)
     done = total - len(wanted)
     results.complete = done == total
@@ -267,15 +300,16 @@ def iter_classify(
     predicting = (flow or Flow)(pyramid, tiles, classifier, rule, view)
     try:
         with freed_memory_kept(), closing(predicting.predictions(wanted, size)) as predictions:
-            for batch, probabilities, embeddings in predictions:
+            for batch, probabilities, embeddings, distances in predictions:
                 results.probabilities[batch] = probabilities
+                _keep_distances(results, batch, distances)
                 if with_embeddings:
                     if results.embeddings is None:
                         shape = len(tiles), embeddings.shape[1]
                         results.embeddings = np.full(shape, np.nan, np.float32)
                     results.embeddings[batch] = embeddings
                 if store is not None:
-                    store.add(batch, probabilities)
+                    store.add(batch, probabilities, distances)
                 done += len(batch)
                 results.complete = done == total
                 yield Progress(
@@ -284,6 +318,8 @@ def iter_classify(
     finally:
         if store is not None:
             store.write()
+    of_patches = None if flow else partial(_distances_of, classifier)
+    results.provenance["warnings"] = warnings_of(results, pyramid, spec, of_patches)
     return results
 
 
@@ -331,13 +367,28 @@ def iter_embeddings(
     embeddings = np.full((len(results), 0), np.nan, np.float32)
     flow = Flow(pyramid, results.tiles, classifier, None, None)
     begin, done = time.perf_counter(), 0
-    for batch, _, found in flow.predictions(wanted, classifier.batch_size()):
+    for batch, _, found, _ in flow.predictions(wanted, classifier.batch_size()):
         if not embeddings.shape[1]:
             embeddings = np.full((len(results), found.shape[1]), np.nan, np.float32)
         embeddings[batch] = found
         done += len(batch)
         yield Progress(done, len(wanted), time.perf_counter() - begin, "Embeddings", batch)
     return embeddings
+
+
+def _distances_of(classifier: TileClassifier, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    distances = classifier.predict_prepared(patches).distances
+    return np.zeros(len(patches), np.float32) if distances is None else distances
+
+
+def _keep_distances(
+    results: TileResults, tiles: NDArray[np.integer[Any]], distances: Distances
+) -> None:
+    if distances is None:
+        return
+    if results.distances is None:
+        results.distances = np.full(len(results), np.nan, np.float32)
+    results.distances[tiles] = distances
 
 
 class Predicting(Protocol):
@@ -364,9 +415,10 @@ class Flow:
         self.on_gpu = classifier.device.device.type != "cpu"
 
     def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
-        """Numbers of the tiles of each batch, their probabilities and their embeddings.
+        """Numbers of the tiles of each batch, their probabilities, embeddings and distances.
 
-        Tiles that turn out to be background get NaN.
+        Distances are None where the weights have no statistics of their training set.  Tiles that
+        turn out to be background get NaN.
         """
         schedule = schedule_of(self.image, self.tiles, wanted, self.classifier.manifest.patch)
         block = self.image.chunk_shape(self.level)
@@ -404,12 +456,16 @@ class Flow:
         shape = len(batch), len(self.classifier.class_names)
         probabilities = np.full(shape, np.nan, np.float32)
         if begun is None:
-            return batch, probabilities, np.empty((len(batch), 0), np.float32)
+            return batch, probabilities, np.empty((len(batch), 0), np.float32), None
         predicted = self.classifier.finish(begun)
         probabilities[held] = predicted.probabilities
         embeddings = np.full((len(batch), predicted.embeddings.shape[1]), np.nan, np.float32)
         embeddings[held] = predicted.embeddings
-        return batch, probabilities, embeddings
+        distances = None
+        if predicted.distances is not None:
+            distances = np.full(len(batch), np.nan, np.float32)
+            distances[held] = predicted.distances
+        return batch, probabilities, embeddings, distances
 
 
 def schedule_of(
@@ -519,7 +575,7 @@ def _store_of(
     folder: Path, image: ImagePyramid, results: TileResults, wanted: NDArray[np.intp]
 ) -> RunStore:
     provenance = results.provenance
-    settings = {k: v for k, v in provenance["settings"].items() if k != "batch_size"}
+    settings = {k: v for k, v in provenance["settings"].items() if k not in _NOT_DECISIVE}
     weights = provenance["weights"]["sha256"]
     places = hashlib.sha256(places_of(results.tiles)[wanted].tobytes()).hexdigest()
     key = key_of(image, {"settings": settings, "weights": weights, "tiles": places})
@@ -561,6 +617,8 @@ def provenance_of(
             "sha256": manifest.sha256,
             "licence": manifest.licence,
             "credit": manifest.credit,
+            "title": manifest.title,
+            "trust": dict(manifest.trust),
         },
         "device": classifier.device.reason,
         "precision": classifier.precision,

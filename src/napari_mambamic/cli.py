@@ -73,6 +73,19 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--channels", type=int, nargs="+", metavar="N", help="from 0 on")
     classify.add_argument("--skip-background", action="store_true", default=None)
     classify.add_argument("--batch-size", type=int, metavar="N")
+    classify.add_argument(
+        "--unsure-below", type=float, metavar="P", help="tiles of less probable classes are unsure"
+    )
+    classify.add_argument(
+        "--leave-out-unsure",
+        dest="count_unsure",
+        action="store_false",
+        default=None,
+        help="do not count them",
+    )
+    classify.add_argument(
+        "--coverage", type=float, metavar="C", help="tell the sizes of sets that hold the class"
+    )
     classify.add_argument("--series", type=int, metavar="N", help="which of its images")
     classify.add_argument("--z", type=int, metavar="N", help="plane; by default the middle one")
     classify.add_argument("--t", type=int, metavar="N", help="time point; by default the first")
@@ -474,6 +487,7 @@ def _print_batch(progress: BatchProgress) -> None:
     elif outcome is not None:
         told = [f"{number}{outcome.path} -> {', '.join(map(str, outcome.files))}"]
         told += [outcome.sentence] if outcome.sentence else []
+        told += [f"warning: {sentence}" for sentence in outcome.warnings]
         print("\n".join([*told, _counts(outcome.counts)]), flush=True)
     elif step is not None and sys.stderr.isatty():
         speed = f", {step.tiles_per_second:.0f} tiles/s" if step.seconds else ""

@@ -5,7 +5,7 @@ here                                   on a worker
 =====================================  ==========================================
 weights and manifest, as bytes         kept in the worker's own folder, loaded once
 path of the image, numbers of tiles    opens the image, reads and classifies them
-probabilities, into the results        -
+probabilities, distances, as results   -
 =====================================  ==========================================
 
 A task depends on nothing but its arguments, so another worker can do it again when one is lost.
@@ -32,7 +32,7 @@ from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 from numpy.typing import NDArray
 
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.classify import Flow, Predicted, schedule_of
+from napari_mambamic.classify import Distances, Flow, Predicted, schedule_of
 from napari_mambamic.errors import ClusterError, ImageError, MambamicError
 from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
@@ -189,7 +189,7 @@ class ClusterFlow:
         self.foreground, self.priority = foreground, priority
 
     def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
-        """Numbers of the tiles of each range and their probabilities, without embeddings."""
+        """Numbers of the tiles of each range, probabilities and distances; no embeddings."""
         if not len(wanted):
             return
         client = self.classifier.client
@@ -206,8 +206,8 @@ class ClusterFlow:
         try:
             for _ in futures:
                 future = _next_of(done, self.classifier)
-                numbers, probabilities = _result_of(future, client, self.image.name)
-                yield numbers, probabilities, np.empty((len(numbers), 0), np.float32)
+                numbers, probabilities, distances = _result_of(future, client, self.image.name)
+                yield numbers, probabilities, np.empty((len(numbers), 0), np.float32), distances
         finally:
             if client.status == "running":
                 client.cancel(futures)
@@ -372,8 +372,8 @@ def _describe(model: Model) -> tuple[int, str, str] | MambamicError:
 
 def _classify_part(
     part: Part,
-) -> tuple[NDArray[np.intp], NDArray[np.float32]] | MambamicError:
-    """Numbers of the tiles and their probabilities.
+) -> tuple[NDArray[np.intp], NDArray[np.float32], Distances] | MambamicError:
+    """Numbers of the tiles, their probabilities and their distances from the training set.
 
     What is wrong with an image is given back, not raised: trying again would not mend it.
     """
@@ -384,10 +384,19 @@ def _classify_part(
             freed_memory_kept(),
             closing(flow.predictions(part.numbers, part.batch_size)) as predictions,
         ):
-            numbers, probabilities, _ = zip(*predictions, strict=True)
+            numbers, probabilities, _, parts = zip(*predictions, strict=True)
     except MambamicError as error:
         return error
-    return np.concatenate(numbers), np.concatenate(probabilities)
+    distances = None
+    if classifier.reference is not None:
+        # A batch of background alone has none.
+        distances = np.concatenate(
+            [
+                np.full(len(n), np.nan, np.float32) if part is None else part
+                for n, part in zip(numbers, parts, strict=True)
+            ]
+        )
+    return np.concatenate(numbers), np.concatenate(probabilities), distances
 
 
 def _classifier_of(model: Model) -> TileClassifier:

@@ -26,6 +26,8 @@ _PALETTE = [
     "#AA4499",
 ]
 
+UNSURE = (0.3, 0.3, 0.3, 1.0)  # darker than the grey of the eighth class
+
 
 def class_colours(n_classes: int) -> NDArray[np.float32]:
     """Colours (n_classes, 4), RGBA 0 ... 1, that colour-blind people can tell apart up to 17."""

@@ -1,8 +1,8 @@
 """What a run has done so far, on disk, so that it can go on after it was interrupted.
 
-A zarr group with two arrays in the order in which tiles were done: their numbers, and their
-probabilities.  Whole blocks are written, and counted after they are; what was not counted is done
-again.
+A zarr group with three arrays in the order in which tiles were done: their numbers, their
+probabilities, and their distances from the training set (NaN where they have none).  Whole blocks
+are written, and counted after they are; what was not counted is done again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from napari_mambamic.errors import ExportError
 from napari_mambamic.image import ImagePyramid
 
 _BLOCK = 2048  # tiles
+_ARRAYS = ("tiles", "probabilities", "distances")
 
 
 class RunStore:
@@ -39,10 +40,11 @@ class RunStore:
         import zarr
 
         self.path = folder / f"{key[:24]}.zarr"
-        self._pending: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        self._pending: list[tuple[NDArray[Any], ...]] = []
         try:
             self._group: Any = zarr.open_group(self.path, mode="a")
-            if self._group.attrs.get("key") != key or "done" not in self._group.attrs:
+            known = self._group.attrs.get("key") == key and "done" in self._group.attrs
+            if not known or _ARRAYS[-1] not in self._group:
                 self._create(key, n_tiles, n_classes)
             done: Any = self._group.attrs["done"]
             self._count = int(done)
@@ -54,23 +56,31 @@ class RunStore:
         for name, shape, dtype in (
             ("tiles", (n_tiles,), "int64"),
             ("probabilities", (n_tiles, n_classes), "float32"),
+            ("distances", (n_tiles,), "float32"),
         ):
             self._group.create_array(
                 name, shape=shape, chunks=(block, *shape[1:]), dtype=dtype, overwrite=True
             )
         self._group.attrs.update({"key": key, "done": 0})
 
-    def done(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Numbers (k,) of the tiles that are done, and their probabilities (k, n_classes)."""
-        tiles, probabilities = (
-            self._group[name][: self._count] for name in ("tiles", "probabilities")
+    def done(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]:
+        """What is done: numbers (k,), probabilities (k, n_classes), distances (k,) if there are."""
+        tiles, probabilities, distances = (
+            np.asarray(self._group[name][: self._count]) for name in _ARRAYS
         )
-        return np.asarray(tiles), np.asarray(probabilities)
+        return tiles, probabilities, distances if np.isfinite(distances).any() else None
 
-    def add(self, tiles: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
+    def add(
+        self,
+        tiles: NDArray[np.int64],
+        probabilities: NDArray[np.float32],
+        distances: NDArray[np.float32] | None = None,
+    ) -> None:
         """Keep some more; they are written when they fill a block."""
-        self._pending.append((tiles, probabilities))
-        if sum(len(numbers) for numbers, _ in self._pending) >= _BLOCK:
+        if distances is None:
+            distances = np.full(len(tiles), np.nan, np.float32)
+        self._pending.append((tiles, probabilities, distances))
+        if sum(len(part[0]) for part in self._pending) >= _BLOCK:
             self.write()
 
     def write(self) -> None:
@@ -83,12 +93,11 @@ class RunStore:
         """
         if not self._pending:
             return
-        tiles = np.concatenate([numbers for numbers, _ in self._pending])
-        probabilities = np.concatenate([rows for _, rows in self._pending])
-        stop = self._count + len(tiles)
+        columns = [np.concatenate(parts) for parts in zip(*self._pending, strict=True)]
+        stop = self._count + len(columns[0])
         try:
-            self._group["tiles"][self._count : stop] = tiles
-            self._group["probabilities"][self._count : stop] = probabilities
+            for name, column in zip(_ARRAYS, columns, strict=True):
+                self._group[name][self._count : stop] = column
             self._group.attrs["done"] = stop
         except OSError as error:
             raise self._not_kept(error) from error

@@ -33,6 +33,7 @@ class SummaryRow(NamedTuple):
     share: float | None
     area: float | None
     mean_probability: float | None
+    unsure: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Summary:
         "um2", or "px" where the pixel size is not known.
     provenance : dict
         Of the results.
+    unsure : ndarray
+        (n_regions, n_classes) int64: tiles that are unsure, by their most probable class.  `tiles`,
+        `area` and `mean_probability` include them, or not, as the run was told.
     """
 
     regions: tuple[str, ...]
@@ -63,6 +67,12 @@ class Summary:
     mean_probability: NDArray[np.float64]
     area_unit: str
     provenance: dict[str, Any]
+    unsure: NDArray[np.int64]
+
+    @property
+    def has_unsure(self) -> bool:
+        """Whether the run had a threshold for what is unsure."""
+        return bool(self.provenance.get("settings", {}).get("unsure_below"))
 
     @property
     def share(self) -> NDArray[np.float64]:
@@ -79,7 +89,9 @@ class Summary:
             for j, name in enumerate(self.class_names):
                 numbers = (float(column[i, j]) for column in columns)
                 known = (None if np.isnan(number) else number for number in numbers)
-                table.append(SummaryRow(region, name, int(self.tiles[i, j]), *known))
+                tiles, unsure = int(self.tiles[i, j]), int(self.unsure[i, j])
+                share, area, probability = known
+                table.append(SummaryRow(region, name, tiles, share, area, probability, unsure))
         return table
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
@@ -105,10 +117,12 @@ class Summary:
         ):
             writer = csv.writer(file)
             area = f"area_{self.area_unit}"
-            writer.writerow(["region", "class", "tiles", "share", area, "mean_probability"])
-            for region, name, tiles, *numbers in self.rows:
+            heading = ["region", "class", "tiles", "share", area, "mean_probability"]
+            writer.writerow([*heading, *(["unsure"] if self.has_unsure else [])])
+            for region, name, tiles, *numbers, unsure in self.rows:
                 digits = ["" if number is None else f"{number:.6g}" for number in numbers]
-                writer.writerow([region, name, tiles, *digits])
+                rest = [unsure] if self.has_unsure else []
+                writer.writerow([region, name, tiles, *digits, *rest])
         with written_atomically(path.with_suffix(".provenance.json")) as temporary:
             temporary.write_text(json.dumps(self.provenance, indent=2) + "\n", encoding="utf-8")
         return path
@@ -160,6 +174,9 @@ def summarise(
     known = classes[tiles] >= 0
     numbers, tiles = numbers[known], tiles[known]
     shape = len(names), len(results.class_names)
+    unsure = (numbers * shape[1] + classes[tiles])[results.is_unsure[tiles]]
+    counted = results.is_counted[tiles]
+    numbers, tiles = numbers[counted], tiles[counted]
     cells = numbers * shape[1] + classes[tiles]
 
     def summed(values: NDArray[Any] | None = None) -> NDArray[Any]:
@@ -178,6 +195,7 @@ def summarise(
         np.where(counts > 0, probabilities / np.maximum(counts, 1), np.nan),
         "um2" if sizes else "px",
         results.provenance | {"complete": results.complete},
+        np.bincount(unsure, minlength=shape[0] * shape[1]).reshape(shape),
     )
 
 
@@ -204,6 +222,7 @@ def joined(parts: Sequence[tuple[str, Summary]]) -> Summary:
         stacked("mean_probability"),
         first.area_unit,
         first.provenance,
+        stacked("unsure"),
     )
 
 

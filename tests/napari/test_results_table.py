@@ -85,7 +85,7 @@ def test_without_results_a_sentence_says_what_to_do(table, settled, viewer, imag
 def test_the_table_is_the_summary_in_words(table, settled, classes):
     rows = settled()
     expected = summarise(classes.main.metadata["results"]).rows
-    assert headings(table)[1:] == ["class", "tiles", "share", "area (µm²)", "probability"]
+    assert headings(table)[1:] == ["class", "tiles", "share", "area (µm²)", "probability", "unsure"]
     assert [row[1:5] for row in rows] == [
         ["Basophil", "8", "33.3%", "200"],
         ["lymphocyte", "4", "16.7%", "100"],

@@ -183,7 +183,7 @@ def test_the_table_is_saved_with_its_provenance(tmp_path):
     assert rows[:3] == [["a, b", name, "0", "", "0", ""] for name in NAMES]
     for row, expected in zip(rows[3:], table.rows[3:], strict=True):
         assert row[:3] == ["all", expected.class_name, str(expected.tiles)]
-        assert [float(number) for number in row[3:]] == pytest.approx(list(expected[3:]), rel=1e-5)
+        assert [float(number) for number in row[3:]] == pytest.approx(list(expected[3:6]), rel=1e-5)
     beside = json.loads(Path(tmp_path, "summary.provenance.json").read_text())
     assert beside["image"]["plane_shape"] == [40, 60]
     assert beside["complete"] is False

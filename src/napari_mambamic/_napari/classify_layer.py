@@ -31,7 +31,7 @@ from napari_mambamic._napari.from_layer import (
     view_of_plane,
 )
 from napari_mambamic._napari.settings import weights_source
-from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps
+from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps, maps_of
 from napari_mambamic.errors import ImageError, WeightsError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -95,12 +95,13 @@ def request_of(
         plane_of_layer(viewer, layer, channels=sources, index=index)
         for index in _indices(in_view, planes, channel_axis)
     ]
-    names = read_manifest(weights).class_names
-    unknown = [name for name in heatmaps if name not in names]
+    manifest = read_manifest(weights)
+    names, maps = manifest.class_names, maps_of(manifest.trust)
+    unknown = [name for name in heatmaps if name not in (*names, *maps)]
     if unknown:
         raise WeightsError(
             f"Weights {weights!r} have no class {unknown[0]!r} for a heatmap. Their classes are "
-            f"{', '.join(names)}."
+            f"{', '.join(names)}; there are also {', '.join(maps)}."
         )
     places: list[Any] = [None] * len(chosen)
     numbers = None
@@ -206,7 +207,8 @@ def classify_layer(
     device : str
         "auto", "cuda", "mps" or "cpu".
     heatmaps : sequence of str
-        Classes whose probability is shown as an image layer each (tiles only).
+        Classes whose probability is shown as an image layer each, and "entropy", "margin",
+        "distance" or "set size" (tiles only).
     channels : sequence of int, Image or ChannelSource, optional
         What the channels of the weights are, in their order: places along `channel_axis`, or grey
         layers that lie on this one.
@@ -222,7 +224,8 @@ def classify_layer(
         Keep the embeddings in the results, for the Embedding map panel.
     **options
         ``tile_size``, ``object_scale``, ``overlap``, ``region``, ``skip_background``,
-        ``use_pixels``, ``keep_in`` and ``batch_size`` of `iter_classify`.
+        ``use_pixels``, ``keep_in``, ``batch_size``, ``unsure_below``, ``count_unsure`` and
+        ``coverage`` of `iter_classify`.
 
     Returns
     -------

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QLabel,
     QListWidget,
     QListWidgetItem,
     QPushButton,
@@ -42,13 +43,14 @@ from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.run_panel import RunPanel, in_words
-from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic._napari.to_layers import ResultLayers, maps_of
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.patches import PatchSpec
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 from napari_mambamic.stitching import BLENDS
+from napari_mambamic.trust.warnings import told_once
 
 CUTS = ("Tiles", "Objects of a Labels layer", "Points")
 DEVICES = {
@@ -74,6 +76,7 @@ class ClassifyPanel(RunPanel):
         self._final: list[TileResults] = []  # the same when the run is complete, or blended
         self._fresh: list[NDArray[np.intp]] = []  # tiles that are done and not yet shown
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._n_unsure = 0
 
         self.image = LayerBox(napari_viewer, Image, "Image")
         self.image.setToolTip("The image to classify; of a volume, the plane in view")
@@ -133,6 +136,7 @@ class ClassifyPanel(RunPanel):
             self._actions,
             self.progress,
             self.message,
+            self.warnings,
             self.legend,
             self._results_row,
         )
@@ -190,10 +194,38 @@ class ClassifyPanel(RunPanel):
             "For the Embedding map panel, which otherwise computes them when it needs them. "
             "100,000 tiles take 300 to 400 MB of memory"
         )
+        self.unsure_below = QDoubleSpinBox()
+        self.unsure_below.setRange(0, 1)
+        self.unsure_below.setSingleStep(0.05)
+        self.unsure_below.setSpecialValueText("off")
+        self.unsure_below.setToolTip(
+            "Tiles whose class is less probable than this are shown in grey, as unsure; also after "
+            "a run. The probabilities are calibrated: of tiles with 0.8, about 80 % are right, on "
+            "images like those of the training"
+        )
+        self.count_unsure = QCheckBox("Count the unsure")
+        self.count_unsure.setChecked(True)
+        self.count_unsure.setToolTip("Whether the counts of the classes include unsure tiles")
+        self.coverage = QDoubleSpinBox()
+        self.coverage.setRange(0, 0.999)
+        self.coverage.setDecimals(3)
+        self.coverage.setSingleStep(0.05)
+        self.coverage.setSpecialValueText("off")
+        self.coverage.setToolTip(
+            "Give each tile a set of classes that holds the right one as often as this, on images "
+            "like those of the training; tables and the heatmap 'set size' tell how many it has"
+        )
+        for changed in (self.unsure_below.valueChanged, self.count_unsure.toggled):
+            changed.connect(self._show_unsure)
         self.heatmaps = QListWidget()
         self.heatmaps.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.heatmaps.setMaximumHeight(130)
-        self.heatmaps.setToolTip("Show the probability of these classes as images")
+        self.heatmaps.setToolTip(
+            "Show the probability of these classes as images; entropy (1: all classes are as "
+            "probable) and margin (0: the first two are) show where the network is unsure, "
+            "distance how far tiles are from the training data, set size how many classes are "
+            "possible"
+        )
         self.advanced_form = QFormLayout()
         for name, widget in (
             ("Tile size", self.tile_size),
@@ -206,6 +238,9 @@ class ClassifyPanel(RunPanel):
             ("", self.skip_background),
             ("Batch size", self.batch_size),
             ("", self.keep_embeddings),
+            ("Unsure below", self.unsure_below),
+            ("", self.count_unsure),
+            ("Sets hold", self.coverage),
             ("Heatmaps", self.heatmaps),
         ):
             widget.setAccessibleName(name)
@@ -224,6 +259,11 @@ class ClassifyPanel(RunPanel):
         self.preview_button.clicked.connect(self.show_preview)
         self._actions.insertWidget(1, self.preview_button, 1)
         self.preview = PatchPreview()
+        self.warnings = QLabel()
+        self.warnings.setWordWrap(True)
+        self.warnings.setAccessibleName("Warnings")
+        self.warnings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.warnings.hide()
         self.legend = Legend()
         self.save_button = QPushButton("Save table...")
         self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
@@ -245,6 +285,7 @@ class ClassifyPanel(RunPanel):
             return
         self.results, self._shown, self._next_update = None, None, 0.0
         self._everything, self._final, self._fresh = [], [], []
+        self._warn([])
         self._run(_results_or_sentence, self._request)
         self._show_weights()
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
@@ -311,6 +352,9 @@ class ClassifyPanel(RunPanel):
             "within": self.where.layer,
             "use_pixels": self.use_pixels.isChecked(),
             "with_embeddings": self.keep_embeddings.isChecked(),
+            "unsure_below": round(self.unsure_below.value(), 2),
+            "count_unsure": self.count_unsure.isChecked(),
+            "coverage": round(self.coverage.value(), 3) or None,
         }
         if cut == 1 and self.scale_objects.isChecked():
             values["object_scale"] = self.object_scale.value()
@@ -392,15 +436,22 @@ class ClassifyPanel(RunPanel):
         """Show what is new."""
         if self._shown is None:
             self._shown = result_layers_of(self._viewer, self._request, self._everything[0])
-            self._counts = np.zeros(len(self.results.class_names), np.int64)
+            self._counts, self._n_unsure = np.zeros(len(self.results.class_names), np.int64), 0
         fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
         if self._shown.are_shown:
             self._shown.update(self.results, tiles=fresh, plane=len(self._everything) - 1)
         labels = self.results.labels_of(fresh)
-        self._counts += np.bincount(labels[labels >= 0], minlength=len(self._counts))
+        unsure = self.results.unsure(self.results.unsure_below, fresh)
+        self._n_unsure += int(unsure.sum())
+        counted = labels >= 0
+        if not self.results.counts_unsure:
+            counted &= ~unsure
+        self._counts += np.bincount(labels[counted], minlength=len(self._counts))
         self._fresh = []
         self.legend.show_counts(
-            dict(zip(self.results.class_names, self._counts.tolist(), strict=True))
+            dict(zip(self.results.class_names, self._counts.tolist(), strict=True)),
+            unsure=self._n_unsure,
+            counted=self.results.counts_unsure,
         )
 
     def _take_result(self, result: list[TileResults] | str) -> None:
@@ -423,9 +474,9 @@ class ClassifyPanel(RunPanel):
                 for plane, (each, live) in enumerate(pairs):  # blended results are other ones
                     self._shown.finish(each, plane=plane, already_shown=each is live)
         if final[-1] is not self._everything[-1]:
-            counts = sum((Counter(each.counts) for each in final), Counter())
-            self.legend.show_counts({name: counts[name] for name in results.class_names})
+            self._show_counts(final)
         self._everything, self.results = final, final[-1]
+        self._warn(final)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes
         complete = results.complete and len(self._everything) == len(planes)
@@ -435,6 +486,33 @@ class ClassifyPanel(RunPanel):
         elif complete:
             note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
             self._say(f"{done:,} classified on {results.provenance['device']}. {note}")
+
+    def _show_counts(self, everything: list[TileResults]) -> None:
+        counts = sum((Counter(each.counts) for each in everything), Counter())
+        self.legend.show_counts(
+            {name: counts[name] for name in everything[0].class_names},
+            unsure=sum(int(each.is_unsure.sum()) for each in everything),
+            counted=everything[0].counts_unsure,
+        )
+
+    def _warn(self, everything: list[TileResults]) -> None:
+        """Tell what makes the results doubtful, below the message."""
+        sentences = list(told_once(everything))
+        self.warnings.setText("\n\n".join(f"⚠ {sentence}" for sentence in sentences))
+        self.warnings.setVisible(bool(sentences))
+
+    def _show_unsure(self) -> None:
+        """Show the last run with another threshold."""
+        if self.results is None or self._worker is not None:
+            return
+        threshold, counted = round(self.unsure_below.value(), 2), self.count_unsure.isChecked()
+        self._everything = [e.with_unsure(threshold, counted=counted) for e in self._everything]
+        self.results = self._everything[-1]
+        if self._shown is not None and self._shown.are_shown:
+            for plane, each in enumerate(self._everything):
+                self._shown.update(each, plane=plane)
+        self.legend.show_classes(self.results.class_names, unsure=threshold > 0)
+        self._show_counts(self._everything)
 
     def _choose_table(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save table", "classes.csv", "Table (*.csv)")
@@ -467,7 +545,7 @@ class ClassifyPanel(RunPanel):
         names = manifest.class_names if manifest else ()
         kept = self._chosen_heatmaps()
         self.heatmaps.clear()
-        for name in names:
+        for name in dict.fromkeys([*names, *(maps_of(manifest.trust) if manifest else ())]):
             item = QListWidgetItem(name)
             item.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled)
             item.setCheckState(Qt.CheckState.Checked if name in kept else Qt.CheckState.Unchecked)
@@ -475,7 +553,7 @@ class ClassifyPanel(RunPanel):
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
         self.channels.show_choices(self.image.layer, manifest)
-        self.legend.show_classes(names)
+        self.legend.show_classes(names, unsure=self.unsure_below.value() > 0)
         self.run_button.setEnabled(manifest is not None and self._worker is None)
 
     def _set_running(self, running: bool) -> None:

@@ -8,13 +8,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
 
-from napari_mambamic.colours import class_colours
+from napari_mambamic.colours import UNSURE, class_colours
 
 _ROW, _MOST_ROWS = 22, 14  # height in px; more classes scroll
 
 
 class Legend(QTableWidget):
-    """One row per class, in the order of the weights."""
+    """One row per class, in the order of the weights; then the unsure, where there may be some."""
 
     def __init__(self) -> None:
         super().__init__(0, 3)
@@ -32,10 +32,12 @@ class Legend(QTableWidget):
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
 
-    def show_classes(self, names: Sequence[str]) -> None:
+    def show_classes(self, names: Sequence[str], *, unsure: bool = False) -> None:
         """List classes without counts."""
+        colours = [*class_colours(len(names)), UNSURE]
+        names = [*names, "unsure"] if unsure else names
         self.setRowCount(len(names))
-        for row, (name, colour) in enumerate(zip(names, class_colours(len(names)), strict=True)):
+        for row, (name, colour) in enumerate(zip(names, colours, strict=False)):
             swatch = QPixmap(14, 14)
             swatch.fill(QColor.fromRgbF(*(float(c) for c in colour)))
             item = QTableWidgetItem(name)
@@ -48,9 +50,19 @@ class Legend(QTableWidget):
         header = self.horizontalHeader().sizeHint().height()
         self.setFixedHeight(min(len(names), _MOST_ROWS) * _ROW + header + 6)
 
-    def show_counts(self, counts: dict[str, int]) -> None:
-        """Fill in counts and shares of the classes that are listed."""
-        total = max(sum(counts.values()), 1)
-        for row, count in enumerate(counts.values()):
+    def show_counts(self, counts: dict[str, int], *, unsure: int = 0, counted: bool = True) -> None:
+        """Fill in counts and shares of the classes that are listed.
+
+        Parameters
+        ----------
+        counts : dict
+            Tiles of each class.
+        unsure : int
+            Tiles that are unsure.
+        counted : bool
+            Whether these are in `counts` too.
+        """
+        total = max(sum(counts.values()) + (0 if counted else unsure), 1)
+        for row, count in enumerate([*counts.values(), unsure][: self.rowCount()]):
             self.item(row, 1).setText(f"{count:,}")
             self.item(row, 2).setText(f"{count / total:.1%}")

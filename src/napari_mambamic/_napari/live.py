@@ -161,5 +161,8 @@ def _fit(results: TileResults, numbers: NDArray[np.intp], names: list[str]) -> T
         results.tiles,
         (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32),
         embeddings,
-        results.provenance | {"live": {"labels": len(labels)}},
+        # What the weights know about their own classes says nothing about these.
+        {k: v for k, v in results.provenance.items() if k != "warnings"}
+        | {"live": {"labels": len(labels)}}
+        | {"weights": results.provenance["weights"] | {"trust": {}}},
     )

@@ -42,7 +42,7 @@ _NOTHING = (
 _MS_BETWEEN_UPDATES = 500
 _ROW = 24  # height in px
 _EDITS = ("data", "features", "paint", "scale", "translate", "rotate", "shear", "affine")
-_REGION, _CLASS, _TILES, _SHARE, _AREA, _PROBABILITY = range(6)
+_REGION, _CLASS, _TILES, _SHARE, _AREA, _PROBABILITY, _UNSURE = range(7)
 _TOOLTIPS = (
     "The shape or label that the middles of the tiles lie in",
     "The most probable class of a tile",
@@ -50,6 +50,7 @@ _TOOLTIPS = (
     "Part of the classified tiles of the region",
     "Of tiles: the part of the plane that each speaks for; of objects: the pixels of their labels",
     "Mean, over the tiles of the class, of the probability of that class",
+    "Tiles of the class that are less probable than 'Unsure below' of the Classify panel",
 )
 
 
@@ -78,14 +79,15 @@ class SummaryModel(QAbstractTableModel):
         if summary is not None:
             cut = summary.provenance.get("settings", {}).get("cut", "tiles")
             unit = "µm²" if summary.area_unit == "um2" else "px"
-            self._headings = ("region", "class", cut, "share", f"area ({unit})", "probability")
+            area = f"area ({unit})"
+            self._headings = ("region", "class", cut, "share", area, "probability", "unsure")
             colours = class_colours(len(summary.class_names))
             self._colours = [QColor.fromRgbF(*(float(c) for c in colour)) for colour in colours]
         if not same:
             self.endResetModel()
         else:
-            self.dataChanged.emit(self.index(0, 0), self.index(n_rows - 1, _PROBABILITY))
-            self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, _PROBABILITY)
+            self.dataChanged.emit(self.index(0, 0), self.index(n_rows - 1, _UNSURE))
+            self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, _UNSURE)
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:
         """One row per region and class."""
@@ -345,6 +347,7 @@ class ResultsTable(QWidget):
         self._areas = [(part.results, part.areas) for part in parts]
         self.model.show_summary(summary)
         self.table.setColumnHidden(_REGION, summary.regions == (EVERYWHERE,))
+        self.table.setColumnHidden(_UNSURE, not summary.has_unsure)
         self.table.show()
         self.save_button.setEnabled(True)
         what = summary.provenance.get("settings", {}).get("cut", "tiles")
@@ -393,7 +396,13 @@ def _summary_or_sentence(parts: Sequence[_Part]) -> tuple[Summary, Sequence[_Par
 def _columns_of(summary: Summary) -> list[NDArray[Any]]:
     """What the rows of each column are sorted by; regions as they are drawn."""
     n_regions, n_classes = summary.tiles.shape
-    numbers = (summary.tiles, summary.share, summary.area, summary.mean_probability)
+    numbers = (
+        summary.tiles,
+        summary.share,
+        summary.area,
+        summary.mean_probability,
+        summary.unsure,
+    )
     return [
         np.repeat(np.arange(n_regions), n_classes),
         np.tile(np.array(summary.class_names), n_regions),
@@ -410,4 +419,4 @@ def _in_words(column: int, value: Any) -> str:
         return f"{value:.1%}"
     if column == _PROBABILITY:
         return f"{value:.3f}"
-    return f"{value:,.0f}" if column == _TILES or value >= 1000 else f"{value:,.4g}"
+    return f"{value:,.0f}" if column in (_TILES, _UNSURE) or value >= 1000 else f"{value:,.4g}"

@@ -9,7 +9,7 @@ than 2,500 tiles, and of stacks, value = number of the class + 1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -23,11 +23,19 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from napari_mambamic._napari.from_layer import LayerPlane, index_in_labels
-from napari_mambamic.colours import class_colours
-from napari_mambamic.results import TileResults
+from napari_mambamic.colours import UNSURE, class_colours
+from napari_mambamic.results import TileResults, entropy_of, margin_of
 from napari_mambamic.stitching import label_geometry
 from napari_mambamic.tiling import TileGrid
 
+# Heatmaps that are not of a class: their name, and what they show of some tiles.
+MAPS: dict[str, Callable[[TileResults, NDArray[np.intp] | slice], NDArray[Any]]] = {
+    "entropy": lambda results, tiles: entropy_of(results.probabilities[tiles]),
+    "margin": lambda results, tiles: margin_of(results.probabilities[tiles]),
+    "distance": lambda results, tiles: _distances(results)[tiles],
+    "set size": lambda results, tiles: _set_sizes(results, tiles),
+}
+_USUAL_COVERAGE = 0.95
 MOST_NUMBERED = 2500  # tiles that get a colour each
 
 
@@ -42,6 +50,41 @@ def results_of(layer: Layer) -> list[TileResults]:
     results = layer.metadata.get("results", [])
     several = results if isinstance(results, list) else [results]
     return [each for each in several if isinstance(each, TileResults)]
+
+
+def map_of(
+    results: TileResults, name: str, tiles: NDArray[np.intp] | slice = slice(None)
+) -> NDArray[Any]:
+    """(n_tiles,) what a heatmap shows: the probability of a class, or one of `MAPS`."""
+    if name in results.class_names:
+        return results.probabilities[tiles, results.class_names.index(name)]
+    return MAPS[name](results, tiles)
+
+
+def maps_of(trust: Mapping[str, Any]) -> tuple[str, ...]:
+    """The `MAPS` that weights with this `Manifest.trust` have."""
+    needed = {"distance": "distance", "set size": "conformal"}
+    return tuple(name for name in MAPS if needed.get(name) in (None, *trust))
+
+
+def _distances(results: TileResults) -> NDArray[np.float32]:
+    """(n_tiles,) with NaN where they are not known yet."""
+    if results.distances is None:
+        return np.full(len(results), np.nan, np.float32)
+    return results.distances
+
+
+def _set_sizes(results: TileResults, tiles: NDArray[np.intp] | slice) -> NDArray[np.float32]:
+    some = replace(results, probabilities=results.probabilities[tiles])
+    sizes = some.prediction_sets(results.coverage or _USUAL_COVERAGE).sum(axis=1)
+    return np.where(sizes > 0, sizes, np.nan)
+
+
+def _brightest(results: TileResults, name: str) -> float:
+    """The value that a heatmap shows brightest; tiles as far as half of that are unlike."""
+    if name in results.class_names or name not in ("distance", "set size"):
+        return 1.0
+    return 2 * (results.distance_threshold or 1) if name == "distance" else len(results.class_names)
 
 
 def placed_on(plane: LayerPlane, origin: tuple[float, float], side: float) -> dict[str, Any]:
@@ -107,7 +150,7 @@ class ResultLayers:
         Of the first.
     objects : Labels or Points, optional
     heatmaps : sequence of str
-        Classes whose probability is shown (tiles only).
+        Classes whose probability is shown, and names of `MAPS` (tiles only).
     channel_axis : int, optional
         An axis of the image's layer that holds channels: the result is shown with each of them.
     name : str, optional
@@ -141,7 +184,7 @@ class ResultLayers:
         self._by_class = len(planes) > 1 or (
             len(results) > MOST_NUMBERED and isinstance(results.tiles, TileGrid)
         )
-        self._heatmaps: list[tuple[Layer, int]] = []
+        self._heatmaps: list[tuple[Layer, str]] = []
         if isinstance(results.tiles, TileGrid):
             self._heatmaps = self._heatmaps_of(results, heatmaps)
             self.main: Layer = self._grid_layer(results, name)
@@ -184,10 +227,10 @@ class ResultLayers:
             self._fill(results, slice(None) if tiles is None else tiles, plane)
         else:
             self._name_each(results)
-        for layer, index in self._heatmaps:
+        for layer, name in self._heatmaps:
             shown = self._part(layer, plane).reshape(-1)
             chosen = slice(None) if tiles is None else tiles
-            shown[chosen] = results.probabilities[chosen, index]
+            shown[chosen] = map_of(results, name, chosen)
             layer.refresh()
         self._note(results, plane)
 
@@ -201,8 +244,10 @@ class ResultLayers:
         else:
             self.update(results, plane=plane)
         if self._by_class:
-            counts = sum((Counter(each.counts) for each in self._results.values()), Counter())
-            tiles = [counts[name] for name in self.class_names]
+            everything = self._results.values()
+            counts = sum((Counter(each.counts) for each in everything), Counter())
+            unsure = sum(int(each.is_unsure.sum()) for each in everything)
+            tiles = [*(counts[name] for name in self.class_names), unsure]
             self.main.features = self.main.features.assign(tiles=tiles)
         if not results.complete:
             for layer in self.layers:
@@ -218,7 +263,7 @@ class ResultLayers:
     def _grid_layer(self, results: TileResults, name: str) -> Labels:
         grid = results.tiles
         if self._by_class:
-            shown = np.zeros(grid.shape, np.uint8 if len(self.class_names) < 255 else np.uint16)
+            shown = np.zeros(grid.shape, np.uint8 if len(self.class_names) < 254 else np.uint16)
         else:
             shown = np.arange(1, len(grid) + 1, dtype=np.int32).reshape(grid.shape)
         return Labels(
@@ -229,7 +274,7 @@ class ResultLayers:
             **self._place(grid),
         )
 
-    def _heatmaps_of(self, results: TileResults, names: Sequence[str]) -> list[tuple[Layer, int]]:
+    def _heatmaps_of(self, results: TileResults, names: Sequence[str]) -> list[tuple[Layer, str]]:
         grid = results.tiles
         return [
             (
@@ -237,12 +282,12 @@ class ResultLayers:
                     self._stacked(np.full(grid.shape, np.nan, np.float32)),
                     name=f"{self._planes[0].layer.name} {name}",
                     colormap="magma",
-                    contrast_limits=(0, 1),
+                    contrast_limits=(0, _brightest(results, name)),
                     opacity=0.6,
                     metadata=self._metadata,
                     **self._place(grid),
                 ),
-                results.class_names.index(name),
+                name,
             )
             for name in names
         ]
@@ -299,12 +344,13 @@ class ResultLayers:
         return part
 
     def _colour_by_class(self) -> None:
-        values = range(1, len(self.class_names) + 1)
-        colours = dict(zip(values, self._colours, strict=True))
+        values = range(1, len(self.class_names) + 2)  # the last one: unsure
+        colours = dict(zip(values, [*self._colours, UNSURE], strict=True))
         self.main.colormap = DirectLabelColormap(
             color_dict={None: "transparent", 0: "transparent", **colours}
         )
-        self.main.features = pd.DataFrame({"index": values, "class": list(self.class_names)})
+        names = [*self.class_names, "unsure"]
+        self.main.features = pd.DataFrame({"index": values, "class": names})
 
     # ---- filling -----------------------------------------------------------------------------
 
@@ -322,15 +368,23 @@ class ResultLayers:
     def _fill(self, results: TileResults, tiles: NDArray[np.intp] | slice, plane: int) -> None:
         part = self._part(self.main, plane)
         if isinstance(results.tiles, TileGrid):
-            part.reshape(-1)[tiles] = results.labels_of(tiles) + 1
+            part.reshape(-1)[tiles] = self._values(results, tiles)
         else:
             ids = results.object_ids
             values = np.zeros(int(ids.max()) + 1, part.dtype)
-            values[ids] = results.labels + 1
+            values[ids] = self._values(results, slice(None))
             at = index_in_labels(self._planes[plane], self._objects)
             labels = np.asarray(self._objects[at])
             part[...] = values[np.where(labels < len(values), labels, 0)]
         self.main.refresh()
+
+    def _values(
+        self, results: TileResults, tiles: NDArray[np.intp] | slice
+    ) -> NDArray[np.integer[Any]]:
+        """What stands for each tile in a layer that is coloured by class."""
+        unsure = results.unsure(results.unsure_below, tiles)
+        values: NDArray[np.integer[Any]] = results.labels_of(tiles) + 1
+        return np.where(unsure, len(self.class_names) + 1, values)
 
     def _name_each(self, results: TileResults) -> None:
         done = np.flatnonzero(results.is_done)
@@ -338,17 +392,20 @@ class ResultLayers:
         table = {
             "class": pd.Categorical.from_codes(labels, list(results.class_names)),
             "probability": results.probabilities[done, labels],
+            **{name: column[done] for name, column in results.trust_columns().items()},
         }
+        shown = self._colours[labels]
+        shown[results.is_unsure[done]] = UNSURE
         if isinstance(self.main, Points):
             features = pd.DataFrame(table, index=done).reindex(range(len(results)))
             self.main.features = features
             colours = np.zeros((len(results), 4), np.float32)
-            colours[done] = self._colours[labels]
+            colours[done] = shown
             self.main.face_color = colours
             return
         ids = results.object_ids
         values = (done + 1 if ids is None else ids[done]).tolist()
-        colours_of = dict(zip(values, self._colours[labels], strict=True))
+        colours_of = dict(zip(values, shown, strict=True))
         self.main.colormap = DirectLabelColormap(
             color_dict={None: "transparent", 0: "transparent", **colours_of}
         )

@@ -44,6 +44,7 @@ def described_results(
     places: NDArray[np.int64],
     object_ids: NDArray[np.int64] | None,
     probabilities: NDArray[np.float32],
+    distances: NDArray[np.float32] | None = None,
 ) -> TileResults:
     """Results from a description and the rows of a file.
 
@@ -59,6 +60,8 @@ def described_results(
         (n,) of objects or points.
     probabilities : ndarray
         (n, n_classes).
+    distances : ndarray, optional
+        (n,) as `TileResults.distances`.
     """
     names, grid = tuple(description["class_names"]), description["grid"]
     tiles: Sequence[Tile]
@@ -73,6 +76,10 @@ def described_results(
         filled = np.full((len(tiles), len(names)), np.nan, np.float32)
         filled[numbers] = probabilities
         probabilities = filled
+        if distances is not None:
+            all_distances = np.full(len(tiles), np.nan, np.float32)
+            all_distances[numbers] = distances
+            distances = all_distances
     else:
         tiles = tuple(Tile(y, x, size) for y, x, size in places.tolist())
         if object_ids is not None:
@@ -85,6 +92,7 @@ def described_results(
         None,
         description["provenance"],
         description["complete"],
+        distances,
     )
 
 

@@ -31,7 +31,7 @@ from napari_mambamic.exports.description import (
     plane_shape_of,
 )
 from napari_mambamic.exports.outlines import Ring, outlines_of_objects
-from napari_mambamic.results import TileResults
+from napari_mambamic.results import DISTANCE, TileResults
 from napari_mambamic.tiling import places_of
 
 _FEATURES_AT_ONCE = 10_000
@@ -65,8 +65,9 @@ def read_geojson(path: str | os.PathLike[str]) -> TileResults:
             names[:] = found["class_names"]
         elif found.get("type") == "Feature":
             properties = found["properties"]
-            shares = np.array([properties["measurements"][f"p_{n}"] for n in names], np.float32)
-            return properties["tile"], int(properties.get("name", 0)), shares
+            measured = properties["measurements"]
+            values = [*(measured[f"p_{n}"] for n in names), measured.get(DISTANCE, np.nan)]
+            return properties["tile"], int(properties.get("name", 0)), np.array(values, np.float32)
         return found
 
     try:
@@ -76,13 +77,15 @@ def read_geojson(path: str | os.PathLike[str]) -> TileResults:
         features = parsed["features"]
         numbers = np.array([tile for tile, _, _ in features], np.int64).reshape(-1, 4)
         ids = np.array([object_id for _, object_id, _ in features], np.int64)
-        shares = np.array([shares for _, _, shares in features], np.float32)
+        values = np.array([v for _, _, v in features], np.float32).reshape(-1, len(names) + 1)
+        known = np.isfinite(values[:, -1]).any()
         return described_results(
             description,
             numbers=numbers[:, 0],
             places=numbers[:, 1:],
             object_ids=ids if description["objects"] else None,
-            probabilities=shares.reshape(-1, len(names)),
+            probabilities=values[:, :-1],
+            distances=values[:, -1] if known else None,
         )
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -93,6 +96,8 @@ def read_geojson(path: str | os.PathLike[str]) -> TileResults:
 def _features(results: TileResults, labels: Any) -> Iterator[list[str]]:
     """Features as JSON, some thousands at a time, without the tiles that were not classified."""
     templates = _templates(results)
+    trust = [column.astype(np.float64) for column in results.trust_columns().values()]
+    values = np.column_stack([results.probabilities, *trust])
     ids, classes, places = results.object_ids, results.labels, places_of(results.tiles)
     columns = [np.arange(len(results))[:, np.newaxis], places]
     columns += [] if ids is None else [ids[:, np.newaxis]]
@@ -109,7 +114,7 @@ def _features(results: TileResults, labels: Any) -> Iterator[list[str]]:
             templates[label] % (geometry, *shares, *numbers)
             for label, shares, numbers, geometry in zip(
                 classes[some].tolist(),
-                results.probabilities[some].tolist(),
+                values[some].tolist(),
                 whole_numbers[some].tolist(),
                 geometries,
                 strict=False,  # outlines go on
@@ -126,7 +131,8 @@ def _templates(results: TileResults) -> list[str]:
 
     is_grid = results.object_ids is None
     # Nine digits bring back every float32 exactly.
-    shares = ",".join(literal(f"p_{name}") + ":%.9g" for name in results.class_names)
+    names = [*(f"p_{name}" for name in results.class_names), *results.trust_columns()]
+    shares = ",".join(literal(name) + ":%.9g" for name in names)
     colours = (class_colours(len(results.class_names))[:, :3] * 255).round().astype(int).tolist()
     return [
         '{"type":"Feature","geometry":%s,"properties":{"objectType":'

@@ -1,7 +1,8 @@
 """One row per tile: CSV and Parquet.
 
 Columns: tile (number), y, x, size (px), object (for objects and points), class, probability (of
-that class), then ``p_<name>`` for each class.  A tile that was not classified has empty ones.
+that class), then ``p_<name>`` for each class, then those of `TileResults.trust_columns`.  A tile
+that was not classified has empty ones.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from napari_mambamic.exports.description import (
     not_ours,
     parsed_description,
 )
-from napari_mambamic.results import TileResults
+from napari_mambamic.results import DISTANCE, TileResults
 from napari_mambamic.tiling import places_of
 
 _ROWS_AT_ONCE = 10_000
@@ -38,7 +39,8 @@ def write_csv(results: TileResults, path: str | os.PathLike[str]) -> Path:
     columns = [np.arange(len(results))[:, np.newaxis], places]
     columns += [] if ids is None else [ids[:, np.newaxis]]
     whole_numbers = np.hstack(columns)
-    no_class = [""] * (2 + len(results.class_names))
+    trust = results.trust_columns()
+    no_class = [""] * (2 + len(results.class_names) + len(trust))
     with (
         written_atomically(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -47,16 +49,18 @@ def write_csv(results: TileResults, path: str | os.PathLike[str]) -> Path:
         writer.writerow(_column_names(results))
         for first in range(0, len(results), _ROWS_AT_ONCE):
             some = slice(first, first + _ROWS_AT_ONCE)
-            for start, label, shares in zip(
+            for i, start, label, shares in zip(
+                range(first, len(results)),
                 whole_numbers[some].tolist(),
                 labels[some].tolist(),
                 results.probabilities[some].tolist(),
-                strict=True,
+                strict=False,  # the numbers go on
             ):
                 rest = no_class
                 if label >= 0:
                     digits = [f"{share:.6g}" for share in shares]
-                    rest = [results.class_names[label], digits[label], *digits]
+                    said = [f"{column[i]:.9g}" for column in trust.values()]
+                    rest = [results.class_names[label], digits[label], *digits, *said]
                 writer.writerow([*start, *rest])
     with written_atomically(path.with_suffix(_PROVENANCE)) as temporary:
         provenance = results.provenance | {"complete": results.complete}
@@ -75,29 +79,31 @@ def read_csv(path: str | os.PathLike[str]) -> TileResults:
             header = next(rows, [])
             has_ids = header[4:5] == ["object"]
             n_numbers = 5 if has_ids else 4
-            names = [name.removeprefix("p_") for name in header[n_numbers + 2 :]]
+            values = header[n_numbers + 2 :]
+            names = [name.removeprefix("p_") for name in values if name.startswith("p_")]
             numbers = np.empty((0, n_numbers), np.int64)
-            shares = np.empty((0, len(names)), np.float32)
-            blocks = [(numbers, shares)]
+            columns = np.empty((0, len(values)), np.float32)
+            blocks = [(numbers, columns)]
             while some := list(islice(rows, _ROWS_AT_ONCE)):
                 numbers = np.array([row[:n_numbers] for row in some], np.int64)
-                texts = np.array([row[n_numbers + 2 :] for row in some]).reshape(-1, len(names))
-                shares = np.where(texts == "", "nan", texts).astype(np.float32)
-                blocks.append((numbers, shares))
+                texts = np.array([row[n_numbers + 2 :] for row in some]).reshape(-1, len(values))
+                columns = np.where(texts == "", "nan", texts).astype(np.float32)
+                blocks.append((numbers, columns))
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
         raise not_ours(path) from error
     if header[:4] != ["tile", "y", "x", "size"]:
         raise not_ours(path)
-    numbers = np.vstack([block for block, _ in blocks])
+    numbers, columns = (np.vstack(parts) for parts in zip(*blocks, strict=True))
     complete = provenance.pop("complete", True)
     return described_results(
         {"class_names": names, "complete": complete, "grid": None, "provenance": provenance},
         numbers=numbers[:, 0],
         places=numbers[:, 1:4],
         object_ids=numbers[:, 4] if has_ids else None,
-        probabilities=np.vstack([block for _, block in blocks]),
+        probabilities=columns[:, : len(names)],
+        distances=columns[:, values.index(DISTANCE)] if DISTANCE in values else None,
     )
 
 
@@ -117,6 +123,7 @@ def write_parquet(results: TileResults, path: str | os.PathLike[str]) -> Path:
             arrow.array(np.ascontiguousarray(column), arrow.float32(), mask=missing)
             for column in (best, *results.probabilities.T)
         ),
+        *(arrow.array(column, mask=missing) for column in results.trust_columns().values()),
     ]
     table = arrow.table([arrow.array(column) for column in columns], names=_column_names(results))
     table = table.replace_schema_metadata({KEY: json.dumps(describe(results))})
@@ -141,6 +148,7 @@ def read_parquet(path: str | os.PathLike[str]) -> TileResults:
             places=numbers[:, 1:4],
             object_ids=numbers[:, 4] if description["objects"] else None,
             probabilities=np.stack(columns, axis=1).astype(np.float32, copy=False),
+            distances=table.column(DISTANCE).to_numpy() if DISTANCE in table.column_names else None,
         )
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}.") from error
@@ -151,7 +159,8 @@ def read_parquet(path: str | os.PathLike[str]) -> TileResults:
 def _column_names(results: TileResults) -> list[str]:
     ids = [] if results.object_ids is None else ["object"]
     shares = [f"p_{name}" for name in results.class_names]
-    return ["tile", "y", "x", "size", *ids, "class", "probability", *shares]
+    trust = results.trust_columns()
+    return ["tile", "y", "x", "size", *ids, "class", "probability", *shares, *trust]
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -42,6 +42,8 @@ from napari_mambamic.training.metrics import evaluate
 from napari_mambamic.training.processes import Processes, is_first_process
 from napari_mambamic.training.samples import Samples
 from napari_mambamic.training.splits import Split, split_samples
+from napari_mambamic.trust.assessment import MOST_TRAINING, Seen, assess, pixel_ranges
+from napari_mambamic.trust.reference import Reference
 from napari_mambamic.weights.checkpoint import load_network, logits_of, save_weights
 from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import locate_weights
@@ -211,6 +213,8 @@ class Checkpoint:
     example, example_logits : ndarray
         A patch (y, x, channel) and its logits under the weights as they are stored, for the
         self-test.
+    reference : Reference or None
+        Statistics of the training samples; of a run that was cancelled there are none.
     """
 
     network: StagedNetwork
@@ -218,6 +222,7 @@ class Checkpoint:
     report: dict[str, Any]
     example: NDArray[Any]
     example_logits: NDArray[np.float32]
+    reference: Reference | None = None
 
     def save(self, path: str | Path) -> Path:
         """Write weights, manifest and report, none ever half-written.
@@ -231,14 +236,16 @@ class Checkpoint:
         path = Path(path).with_suffix(".safetensors")
         title = f"{path.stem}: {self.manifest.title}"
         manifest = replace(self.manifest, name=path.stem, title=title)
-        save_weights(self.network, path, manifest, self_test=(self.example, self.example_logits))
+        test = self.example, self.example_logits
+        save_weights(self.network, path, manifest, self_test=test, reference=self.reference)
         with written_atomically(path.with_suffix(".report.json")) as temporary:
             temporary.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
         return path
 
     def classifier(self, *, device: str = "auto") -> TileClassifier:
         """Classifier with these weights, without saving them."""
-        return TileClassifier(deepcopy(self.network), self.manifest, choose_device(device))
+        choice = choose_device(device)
+        return TileClassifier(deepcopy(self.network), self.manifest, choice, self.reference)
 
 
 def fine_tune(
@@ -405,7 +412,7 @@ class _Run:
                     f"stopped after {epoch + 1} epochs, {config.patience} without gain"
                 )
                 break
-        checkpoint = self._checkpoint()
+        checkpoint = yield from self._assessed()
         if len(self.split.test):
             self._load_best()
             logits = yield from self._predict(self.split.test, "Testing")
@@ -607,7 +614,7 @@ class _Run:
         self.seconds = time.perf_counter() - begin
         self.step = self.total = 1
         self._close_epoch(0, loss, logits.astype(np.float32))
-        return self._checkpoint()
+        return (yield from self._assessed())
 
     def _set_head(self, embedded: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
         labels = self.samples.labels[self.split.training]
@@ -696,6 +703,31 @@ class _Run:
         stored = deepcopy(network).half().float()  # what will be read back
         example_logits = logits_of(stored, prepare_patches(example[np.newaxis], self.spec))[0]
         return Checkpoint(network, manifest, report, example, example_logits)
+
+    def _assessed(self) -> Generator[TrainProgress, None, Checkpoint]:
+        """The best checkpoint, with what its predictions can be doubted by."""
+        assert self.best is not None
+        checkpoint = self._checkpoint()
+        self._load_best()
+        training, validation = self.split.training, self.split.validation
+        if len(training) > MOST_TRAINING:
+            order = np.random.default_rng(self.config.seed).permutation(training)
+            training = np.sort(order[:MOST_TRAINING])
+        labels, groups = self.samples.labels, self.samples.groups
+        seen = []
+        for members in (training, validation):
+            embedded = yield from self._predict(members, "Assessing", embed=True)
+            seen.append(Seen(embedded, labels[members]))
+        reference, trust = assess(
+            seen[0],
+            seen[1],
+            _softmax(self.best[2] / checkpoint.manifest.temperature),
+            groups=None if groups is None else groups[validation],
+            seed=self.config.seed,
+        )
+        trust["pixels"] = pixel_ranges(self.samples.pixels[training], self.spec)
+        manifest = replace(checkpoint.manifest, trust=trust)
+        return replace(checkpoint, manifest=manifest, reference=reference)
 
     # ---- resuming ---------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import WeightsError
 from napari_mambamic.networks import build_network
 from napari_mambamic.networks.mambamic import MambaMIC
+from napari_mambamic.trust.reference import Reference, tensor_names
 from napari_mambamic.weights.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def save_weights(
     manifest: Manifest,
     *,
     self_test: tuple[NDArray[np.generic], NDArray[np.float32]],
+    reference: Reference | None = None,
     dtype: str = "float16",
 ) -> Manifest:
     """Write weights and their manifest, neither ever half-written.
@@ -57,6 +59,8 @@ def save_weights(
         Its hash is filled in here.
     self_test : (ndarray, ndarray)
         A patch (y, x, channel) in an image's own dtype and its logits (n_classes,).
+    reference : Reference, optional
+        Statistics of the training set.
     dtype : str
         What floating-point weights are stored as: "float16" or "float32".
 
@@ -73,6 +77,8 @@ def save_weights(
     }
     tensors[SELF_TEST_PATCH] = torch.from_numpy(np.ascontiguousarray(self_test[0]))
     tensors[SELF_TEST_LOGITS] = torch.from_numpy(np.asarray(self_test[1], np.float32))
+    if reference is not None:
+        tensors |= {name: torch.from_numpy(array) for name, array in reference.tensors.items()}
     with written_atomically(path) as temporary:
         save_file(tensors, temporary)
     manifest = replace(manifest, sha256=sha256_of(path))
@@ -86,7 +92,7 @@ def load_network(path: str | Path) -> tuple[StagedNetwork, Manifest, dict[str, T
     Returns
     -------
     (nn.Module, Manifest, dict)
-        The last holds the self-test's tensors, where the file has them.
+        The last holds the tensors of the self-test and of the `Reference`, where the file has them.
 
     Raises
     ------
@@ -102,17 +108,25 @@ def load_network(path: str | Path) -> tuple[StagedNetwork, Manifest, dict[str, T
             f"{path} is not the file that its manifest speaks of: its SHA-256 begins with "
             f"{digest[:12]} and the manifest says {manifest.sha256[:12]}. Get the weights again."
         )
-    self_test = {k: tensors.pop(k) for k in (SELF_TEST_PATCH, SELF_TEST_LOGITS) if k in tensors}
+    others = {SELF_TEST_PATCH, SELF_TEST_LOGITS} | tensor_names()
+    beside = {name: tensors.pop(name) for name in others & set(tensors)}
     network = build_network(
         manifest.network,
         n_classes=len(manifest.class_names),
         in_channels=len(manifest.patch.channels),
     )
     _check_shapes(network.state_dict(), tensors, manifest, path)
+    width = network.head.in_features
+    for name in tensor_names() & set(beside):
+        if beside[name].ndim != 2 or beside[name].shape[1] != width:
+            raise WeightsError(
+                f"{path} does not fit the network {manifest.network!r}: its {name!r} has the shape "
+                f"{tuple(beside[name].shape)}, and embeddings have {width} values. Get it again."
+            )
     network.load_state_dict(tensors)
     if isinstance(network, MambaMIC):
         network.published_filter = manifest.published_filter
-    return network.eval().requires_grad_(False), manifest, self_test
+    return network.eval().requires_grad_(False), manifest, beside
 
 
 @torch.inference_mode()

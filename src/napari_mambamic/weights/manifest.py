@@ -43,6 +43,10 @@ class Manifest:
         was released with the paper: true for weights that were trained with that code.
     temperature : float
         That logits are divided by before they become probabilities, fitted on validation samples.
+    trust : dict
+        What predictions are doubted by, of `trust.assessment`: ``distance`` (how far embeddings of
+        tiles like those of the training are, and its threshold), ``conformal`` (scores of held-back
+        samples) and ``pixels`` (how bright training tiles are); each may be missing.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Manifest:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     published_filter: bool = False
     temperature: float = 1.0
+    trust: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest:

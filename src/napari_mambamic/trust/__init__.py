@@ -1,0 +1,1 @@
+"""What guards against plausible wrong answers: doubt, strangeness, sets of classes, warnings."""
