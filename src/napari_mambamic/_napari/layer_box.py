@@ -53,13 +53,16 @@ class LayerBox(QComboBox):
         """Choose a layer that the viewer has."""
         self.setCurrentIndex(self._shown.index(layer))
 
+    def _is_offered(self, layer: Layer) -> bool:
+        """Whether to list a layer: what the plugin wrote is not offered as its own input."""
+        return "mambamic" not in layer.metadata
+
     def _refresh(self, event: object = None) -> None:
         before = self.layer
-        # What the plugin wrote is not offered as its own input.
         offered = [
             layer
             for layer in self._layers
-            if isinstance(layer, self._kind) and "mambamic" not in layer.metadata
+            if isinstance(layer, self._kind) and self._is_offered(layer)
         ]
         optional = self._none is not None
         self._shown = [None, *offered] if optional else list(offered)

@@ -82,7 +82,7 @@ def review_order(
     order = np.argsort(-score, kind="stable")
     if vectors is None or how in ("margin", "entropy", "disagreement") or not len(free):
         return free[order]
-    finite: NDArray[np.bool_] = np.isfinite(vectors[free]).all(axis=1)
+    finite = np.asarray(np.isfinite(vectors[free]).all(axis=1))
     anchors = vectors[np.flatnonzero(known & np.isfinite(vectors).all(axis=1))]
     if how == "margin+diversity":
         candidates = order[finite[order]][: max(_CANDIDATES * batch, _FEWEST_CANDIDATES)]
