@@ -190,7 +190,7 @@ class ReviewPanel(RunPanel):
             ),
             (
                 ("back", "← Back", "The tile that was shown before"),
-                ("forward", "Next →", "The next tile; this one may come again"),
+                ("forward", "Next →", "The next tile; one without a class is skipped"),
             ),
         )
         layout = QVBoxLayout(self.area)

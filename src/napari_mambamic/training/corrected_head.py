@@ -1,7 +1,7 @@
 """A head that starts from what the weights say and learns from corrections.
 
 z   logits of the weights, of which only their probabilities are known: log p, as good as z
-x   embeddings, centred, and divided by their mean standard deviation
+x   embeddings, centred, and divided by their mean length
 logits of the corrected head = z + W x + b, where W and b are small: without corrections they are 0,
 and near a corrected tile they turn its class.
 """
@@ -19,7 +19,10 @@ from scipy.optimize import minimize
 
 from napari_mambamic.errors import TrainingError
 
-_STRENGTH = 0.1  # of a label against the wish for a small W: that of `fine_tune.fit_linear`
+# Of a label against the wish for a small W.  `fine_tune.fit_linear` is as strong: it has 0.1 for
+# each of 768 dimensions of unit variance.
+_STRENGTH = 77.0
+_BIAS = 0.1
 _UNKNOWN = 0.01  # probability of a class that the weights do not know
 
 
@@ -155,9 +158,11 @@ def fit_corrected_head(
     names = tuple(dict.fromkeys([*class_names, *labels]))
     wanted = np.eye(len(names))[[names.index(label) for label in labels]]
     known = embeddings[np.isfinite(embeddings).all(axis=1)]
-    middle, spread = known.mean(axis=0), float(known.std(axis=0).mean()) + 1e-12
+    middle = known.mean(axis=0)
+    spread = float(np.sqrt(((known - middle) ** 2).sum(axis=1).mean())) + 1e-12
     x = (embeddings[numbers] - middle).astype(np.float64) / spread
-    x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    # The bias is as weak as one dimension among many.
+    x = np.concatenate([x, np.full((len(x), 1), _BIAS)], axis=1)
     prior = _prior(probabilities[numbers], len(names)).astype(np.float64)
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -174,7 +179,7 @@ def fit_corrected_head(
     w = found.x.reshape(len(names), -1)
     weight = (w[:, :-1] / spread).astype(np.float32)
     return CorrectedHead(
-        names, weight, (w[:, -1] - weight @ middle).astype(np.float32), len(labels)
+        names, weight, (_BIAS * w[:, -1] - weight @ middle).astype(np.float32), len(labels)
     )
 
 

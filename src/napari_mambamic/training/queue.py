@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,7 @@ HOWS: tuple[How, ...] = (
     "margin+diversity", "margin", "entropy", "disagreement", "badge", "k-centre", "random",
 )  # fmt: skip
 DEFAULT: How = "margin+diversity"
-_CANDIDATES = 10  # uncertain tiles that are looked at for each one that is picked
-_FEWEST_CANDIDATES = 200
+_CANDIDATES = 50  # uncertain tiles that are looked at for each one that is picked
 
 
 def review_order(
@@ -43,8 +43,8 @@ def review_order(
     how : str
         "margin": small difference between the two most probable classes first; "entropy": large
         entropy first; "disagreement": views that disagree first (mutual information).
-        "margin+diversity": of the tiles with the smallest margins, those that are far from each
-        other and from what is labelled.  "badge": k-means++ on the gradients of the head (Ash et
+        "margin+diversity": the tiles with the smallest margins in clusters, and of each the middle
+        (Zhdanov, arXiv:1901.05954).  "badge": k-means++ on the gradients of the head (Ash et
         al., ICLR 2020).  "k-centre": farthest from all that is labelled (core-set, Sener and
         Savarese, ICLR 2018).  "random": any.
     batch : int
@@ -85,11 +85,11 @@ def review_order(
     finite = np.asarray(np.isfinite(vectors[free]).all(axis=1))
     anchors = vectors[np.flatnonzero(known & np.isfinite(vectors).all(axis=1))]
     if how == "margin+diversity":
-        candidates = order[finite[order]][: max(_CANDIDATES * batch, _FEWEST_CANDIDATES)]
-        picked = _spread(vectors[free[candidates]], anchors, score[candidates], batch)
+        candidates = order[finite[order]][: _CANDIDATES * batch]
+        picked = _clustered(vectors[free[candidates]], score[candidates], batch, seed)
     elif how == "k-centre":
         candidates = np.flatnonzero(finite)
-        picked = _spread(vectors[free[candidates]], anchors, None, batch)
+        picked = _spread(vectors[free[candidates]], anchors, batch)
     else:
         candidates = np.flatnonzero(finite)
         chosen = free[candidates]
@@ -122,33 +122,45 @@ def disagreement(views: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return np.asarray(entropy(views.mean(axis=0)) - entropy(views).mean(axis=0), np.float32)
 
 
-def _spread(
-    vectors: NDArray[np.float32],
-    anchors: NDArray[np.float32],
-    score: NDArray[np.float32] | None,
-    count: int,
+def _clustered(
+    vectors: NDArray[np.float32], score: NDArray[np.float32], count: int, seed: int
 ) -> NDArray[np.intp]:
-    """Pick vectors one by one: each the farthest from anchors and picks, times its score."""
+    """Pick the middles of clusters; vectors with a high score weigh more."""
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    if len(vectors) <= count:
+        return np.arange(len(vectors))
+    clusters = KMeans(count, n_init=1, max_iter=20, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different tiles than clusters
+        distances = clusters.fit_transform(vectors, sample_weight=score + 1e-6)
+    return np.unique(distances.argmin(axis=0))  # in their order, the least sure first
+
+
+def _spread(
+    vectors: NDArray[np.float32], anchors: NDArray[np.float32], count: int
+) -> NDArray[np.intp]:
+    """Pick vectors one by one: each the farthest from the anchors and from those before it."""
     if not len(anchors):
         anchors = vectors.mean(axis=0, keepdims=True)
     squares = (vectors**2).sum(axis=1)
 
     def distance_to(others: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Squared, to the nearest of them; in parts, or they would fill the memory."""
         nearest = np.full(len(vectors), np.inf, np.float32)
-        for start in range(0, len(others), 64):  # in parts, or 100,000 tiles would fill the memory
+        for start in range(0, len(others), 64):
             part = others[start : start + 64]
             squared = squares[:, np.newaxis] - 2 * vectors @ part.T + (part**2).sum(axis=1)
             np.minimum(nearest, squared.min(axis=1), out=nearest)
-        return np.asarray(np.sqrt(np.maximum(nearest, 0)), np.float32)
+        return nearest
 
     nearest = distance_to(anchors)
-    weight = 1.0 if score is None else score
     picked = np.zeros(min(count, len(vectors)), np.intp)
-    free = np.ones(len(vectors), bool)
     for i in range(len(picked)):
-        picked[i] = np.where(free, nearest * weight, -np.inf).argmax()
-        free[picked[i]] = False
+        picked[i] = nearest.argmax()
         nearest = np.minimum(nearest, distance_to(vectors[picked[i : i + 1]]))
+        nearest[picked[: i + 1]] = -np.inf
     return picked
 
 

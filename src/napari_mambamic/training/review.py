@@ -109,10 +109,15 @@ class Review:
         return number
 
     def forward(self) -> int | None:
-        """Go to the next tile: one that was looked at later, else the next of the queue."""
+        """Go to the next tile: one that was looked at later, else the next of the queue.
+
+        A tile that is left without a class is skipped.
+        """
         if self._at + 1 < len(self._path):
             self._at += 1
             return self.current
+        if self.current is not None and self.class_of(self.current) is None:
+            self.skip(self.current)
         number = self._next()
         if number is not None:
             self._go(number)
