@@ -73,9 +73,9 @@ def labels_in(path):
 def test_the_view_goes_to_the_tile_with_a_frame_and_a_picture(begun, viewer):
     number = begun.review.current
     tile = begun.review.results.tiles[number]
-    corners = begun.frame.data[0]
-    assert corners.min(axis=0).tolist() == [tile.y - 0.5, tile.x - 0.5]
-    assert corners.max(axis=0).tolist() == [tile.y + 95.5, tile.x + 95.5]
+    assert begun.frame.data.tolist() == [[tile.y + 47.5, tile.x + 47.5]]
+    assert begun.frame.size.tolist() == [96]
+    assert begun.frame.visible
     assert viewer.scene.camera.center[-2:] == pytest.approx((tile.y + 47.5, tile.x + 47.5))
     assert not begun.picture.pixmap().isNull()
     shares = begun.review.results.probabilities[number]
