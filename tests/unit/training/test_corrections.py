@@ -145,8 +145,8 @@ def test_many_windows_that_write_at_once_lose_nothing(tmp_path):
     path = tmp_path / f"x{SUFFIX}"
 
     def write(row):
-        here = window()
         for column in range(10):
+            here = window()  # which does not know what it wrote before, and cannot repeat it
             here.correct(Tile(row, column, 8), "a", old=None)
             here.sidecar.write(path)
 
