@@ -1,4 +1,4 @@
-"""The panel "Review and correct": the tiles that teach most, one after the other."""
+"""The panel "Review and correct": the least certain tiles, one after the other."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ from napari_mambamic.training.review import FEWEST_CHECKS, Review
 from napari_mambamic.weights.store import list_weights, own_folder
 
 ORDERS = {
-    "What teaches most": "margin+diversity",
     "Most uncertain": "margin",
+    "Uncertain and varied": "margin+diversity",
     "Any": "random",
 }
 _PICTURE = 224  # px on the screen
@@ -152,7 +152,7 @@ class ReviewPanel(RunPanel):
         self.how = QComboBox()
         self.how.setAccessibleName("Order")
         self.how.setToolTip(
-            "What teaches most: uncertain tiles that differ from each other. In each order every "
+            "Most uncertain: tiles whose two best classes are closest. Whatever the order, every "
             "fifth tile is drawn at random, to estimate the error rate"
         )
         for text, how in ORDERS.items():

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from napari_mambamic.errors import TrainingError
 
 How = Literal[
-    "margin+diversity", "margin", "entropy", "disagreement", "badge", "k-centre", "random"
+    "margin", "margin+diversity", "entropy", "disagreement", "badge", "k-centre", "random"
 ]
 HOWS: tuple[How, ...] = (
-    "margin+diversity", "margin", "entropy", "disagreement", "badge", "k-centre", "random",
+    "margin", "margin+diversity", "entropy", "disagreement", "badge", "k-centre", "random",
 )  # fmt: skip
-DEFAULT: How = "margin+diversity"
+DEFAULT: How = "margin"
 _CANDIDATES = 50  # uncertain tiles that are looked at for each one that is picked
 
 
