@@ -10,8 +10,9 @@ head is fitted to the labels so far, and again after each 20.  Cells to label co
 side of the split of ``train_blood_cells.py``, accuracy is that on the cells held out.
 
 Strategies were compared with ``--develop``: other seeds, pools that are parts of the training side,
-scored on the rest of the training side.  That chose "margin+diversity", which then did no better than
-random on the held-out cells (seeds 0 to 2); the default became "margin", judged on seeds 10 to 12.
+scored on the rest of the training side.  That chose "margin+diversity", which then did no better
+than random on the held-out cells (seeds 0 to 2); the default became "margin", judged on seeds 10 to
+12: ``--seeds 10 11 12 --how random margin "queue of the panel"``.
 """
 
 from __future__ import annotations
