@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from napari_mambamic.tiling import plan_tiles as plan_tiles
     from napari_mambamic.tiling import tiles_at_points as tiles_at_points
     from napari_mambamic.tiling import tiles_of_objects as tiles_of_objects
+    from napari_mambamic.training.corrections import (
+        samples_from_corrections as samples_from_corrections,
+    )
     from napari_mambamic.training.datasets import samples_from_boxes as samples_from_boxes
     from napari_mambamic.training.datasets import samples_from_csv as samples_from_csv
     from napari_mambamic.training.datasets import samples_from_folder as samples_from_folder
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     from napari_mambamic.training.fine_tune import TrainConfig as TrainConfig
     from napari_mambamic.training.fine_tune import fine_tune as fine_tune
     from napari_mambamic.training.fine_tune import iter_fine_tune as iter_fine_tune
+    from napari_mambamic.training.queue import review_order as review_order
     from napari_mambamic.training.report import write_report as write_report
     from napari_mambamic.training.samples import Samples as Samples
     from napari_mambamic.training.samples import join_samples as join_samples
@@ -133,8 +137,10 @@ _HOMES = {
     "register_network": "networks",
     "robustness": "explain.robustness",
     "robustness_of_tiles": "explain.robustness",
+    "review_order": "training.queue",
     "samples_from_arrays": "training.samples",
     "samples_from_boxes": "training.datasets",
+    "samples_from_corrections": "training.corrections",
     "samples_from_csv": "training.datasets",
     "samples_from_folder": "training.datasets",
     "samples_from_image": "training.samples",

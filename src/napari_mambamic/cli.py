@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         "samples",
         type=Path,
         metavar="SAMPLES",
-        help="a folder of class folders, a .csv or .npz file, or a folder with VOC .xml boxes",
+        help="class folders, a .csv, .npz or .mambamic.json file, or a folder with VOC .xml boxes",
     )
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.safetensors")
     train.add_argument("--start", default="default", help="weights to start from, or 'scratch'")

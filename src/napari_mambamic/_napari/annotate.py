@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ import numpy as np
 import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Points
-from platformdirs import user_data_path
 
 from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.to_layers import place_of
 from napari_mambamic.colours import class_colours
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.tiling import Tile, plan_tiles
-from napari_mambamic.training.annotations import Annotations
+from napari_mambamic.training.annotations import Annotations, path_in_user_data
 
 HELP = (
     "Click a tile to give it the chosen class; keys 1-9 give their class to the tile under the "
@@ -181,6 +179,4 @@ def journal_of(image: Image, tile_size: int, index: tuple[int, ...], cut: str) -
     source = getattr(image.source, "path", None)
     shape = (image.data[0] if image.multiscale else image.data).shape
     key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}|{cut}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-    name = "".join(c if c.isalnum() else "-" for c in image.name)[:40]
-    return user_data_path("napari-mambamic") / "annotations" / f"{name}-{digest}.jsonl"
+    return path_in_user_data("annotations", image.name, key, ".jsonl")

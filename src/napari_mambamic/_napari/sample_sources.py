@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.annotate import HELP, Annotator
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
-from napari_mambamic._napari.samples_from_layers import annotated_tiles
+from napari_mambamic._napari.samples_from_layers import AnnotatedTiles, annotated_tiles
 from napari_mambamic.errors import MambamicError, SamplesError
 from napari_mambamic.tiling import ObjectTiles, tiles_of_objects
 from napari_mambamic.training.datasets import samples_from_path
@@ -40,7 +40,7 @@ KINDS: dict[str, type[Layer] | None] = {
     "Shapes layer": Shapes,
     "Painted Labels layer": Labels,
     "Folder of class folders": None,
-    "File: .csv or .npz": None,
+    "File: .csv, .npz or corrections": None,
 }
 _CLICK, _CLICK_OBJECTS, _FOLDER, _FILE = 0, 1, 5, 6
 
@@ -185,6 +185,11 @@ class SampleSources(QWidget):
 
         self._append(Source(str(Path(path).name), read), str(path))
 
+    def add_corrections(self, name: str, tiles: AnnotatedTiles) -> None:
+        """Add what was corrected in the panel "Review and correct"."""
+        counts = ", ".join(f"{kind} {n}" for kind, n in tiles.counts.items())
+        self._append(Source(name, tiles.read), f"{name}: {counts}")
+
     def remove(self) -> None:
         """Take the chosen source off the list, or the last."""
         row = self.sources.currentRow()
@@ -239,7 +244,9 @@ class SampleSources(QWidget):
         if folder:
             path = QFileDialog.getExistingDirectory(self, "Folder of class folders")
         else:
-            path, _ = QFileDialog.getOpenFileName(self, "Samples", "", "Samples (*.csv *.npz)")
+            path, _ = QFileDialog.getOpenFileName(
+                self, "Samples", "", "Samples (*.csv *.npz *.mambamic.json)"
+            )
         if path:
             self.add_path(path)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
 from pathlib import Path
+
+from platformdirs import user_data_path
 
 from napari_mambamic.errors import ExportError
 from napari_mambamic.tiling import Tile
@@ -73,6 +76,10 @@ class Annotations:
             self._classes.pop(tile, None)
         else:
             self._classes[tile] = name
+        self._keep(tile, name)
+
+    def _keep(self, tile: Tile, name: str | None) -> None:
+        """Write a change down."""
         if self.journal is None:
             return
         line = json.dumps({"tile": [tile.y, tile.x, tile.size], "class": name}) + "\n"
@@ -98,3 +105,13 @@ class Annotations:
                 self._classes.pop(tile, None)
             else:
                 self._classes[tile] = str(name)
+
+
+def path_in_user_data(folder: str, name: str, key: str, suffix: str) -> Path:
+    """Where something is kept in the user's data folder.
+
+    The file is called by its `name` as far as file systems take it, and by a digest of its `key`.
+    """
+    digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+    readable = "".join(c if c.isalnum() else "-" for c in name)[:40]
+    return user_data_path("napari-mambamic") / folder / f"{readable}-{digest}{suffix}"

@@ -18,6 +18,7 @@ from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
 from napari_mambamic.patches import read_tiles
 from napari_mambamic.tiling import tiles_at_points
+from napari_mambamic.training.corrections import SUFFIX, samples_from_corrections
 from napari_mambamic.training.samples import (
     TEST,
     TRAINING,
@@ -34,7 +35,9 @@ _LARGEST = 256  # px; larger images are samples of tissue, and networks see 224 
 def samples_from_path(
     path: str | Path, *, tile_size: int | None = None, skip_unreadable: bool = False
 ) -> Samples:
-    """Samples from whatever a path leads to: class folders, a table, an array file, or boxes.
+    """Samples from whatever a path leads to.
+
+    Class folders, a table (.csv), an array file (.npz), boxes, or corrections (.mambamic.json).
 
     `skip_unreadable` is for class folders; see `samples_from_folder`.
     """
@@ -43,9 +46,12 @@ def samples_from_path(
         return samples_from_csv(source, tile_size=tile_size)
     if source.suffix.lower() == ".npz":
         return samples_from_npz(source)
+    if source.name.endswith(SUFFIX):
+        return samples_from_corrections(source)
     if not source.is_dir():
         raise SamplesError(
-            f"{source} is neither a folder nor a .csv or .npz file. Give one that is there."
+            f"{source} is neither a folder nor a .csv, .npz or {SUFFIX} file. Give one that is "
+            f"there."
         )
     if next(source.rglob("*.xml"), None) is not None:
         return samples_from_boxes(source, tile_size=tile_size)

@@ -15,7 +15,7 @@ from napari_mambamic.trust.reference import METHOD, PASSED, Reference, fit_refer
 
 MOST_TRAINING = 4000  # samples that statistics are from; more of them change little
 _COVERAGES = (0.8, 0.9, 0.95, 0.99)
-_STATISTICS = ("mean", "contrast", "clipped")
+_STATISTICS = ("mean", "contrast", "clipped", "colour")
 _CLIPPED = 0.998  # of the range: 255 of 8 bit
 
 
@@ -113,7 +113,7 @@ def halves(
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """Brightness of n patches, pixels being 0 ... 1: arrays (n,).
+    """Brightness and colour of n patches, pixels being 0 ... 1: arrays (n,).
 
     Parameters
     ----------
@@ -123,11 +123,14 @@ class PixelStatistics:
         Standard deviation of the pixels, mean over channels.
     clipped : ndarray
         Share of the pixels at the very end of the range, the channel that has most.
+    colour : ndarray
+        Mean over the pixels of the brightest channel minus the darkest.
     """
 
     mean: NDArray[np.float32]
     contrast: NDArray[np.float32]
     clipped: NDArray[np.float32]
+    colour: NDArray[np.float32]
 
     @classmethod
     def of(cls, patches: NDArray[np.float32]) -> PixelStatistics:
@@ -136,6 +139,7 @@ class PixelStatistics:
             patches.mean(axis=(1, 2, 3)),
             patches.std(axis=(2, 3)).mean(axis=1),
             (patches >= _CLIPPED).mean(axis=(2, 3)).max(axis=1),
+            np.ptp(patches, axis=1).mean(axis=(1, 2)),
         )
 
     def as_ranges(self) -> dict[str, list[float]]:

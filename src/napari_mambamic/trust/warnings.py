@@ -30,6 +30,7 @@ _FEW, _SEVERAL, _MANY = 2, 8, 50  # tiles that say something
 _NOTABLE = 0.05  # share of tiles that is worth a sentence
 _SURE = 0.5  # more probable than all others together
 _LARGEST_RATIO = 1.5  # of tile sizes in um
+_LEAST_COLOUR = 0.01  # a grey picture that was saved as a JPEG in colour has less
 _LEAST_CONTRAST = 0.02  # of a tile that holds something, where the training samples do not tell
 
 
@@ -78,6 +79,7 @@ def warnings_of(
         found.append(another_size(results, image, spec, distances))
     found += [wrong_pixel_size(results, spec), constant_output(results), one_class(results)]
     found += [check(results, look) for check in (sure_of_nothing, overexposed, inverted)]
+    found.append(without_colours(results, look, spec))
     return [sentence for sentence in found if sentence is not None]
 
 
@@ -234,6 +236,18 @@ def inverted(results: TileResults, look: Look) -> str | None:
         f"The image is {words[0]} where the training images of {_name(results)} are {words[1]} "
         f"(mean brightness {here:.2f}, there {low:.2f} to {high:.2f}): it may be inverted, or of "
         f"another kind of microscopy. Invert it, or choose weights for such images."
+    )
+
+
+def without_colours(results: TileResults, look: Look, spec: PatchSpec) -> str | None:
+    """The image is grey, and the weights were trained on colours."""
+    usual = _ranges(results).get("colour")
+    trained_on_grey = usual is not None and usual[0] <= _LEAST_COLOUR
+    if not spec.is_rgb or trained_on_grey or look.pixels.colour.max() > _LEAST_COLOUR:
+        return None
+    return (
+        f"The image is grey, and {_name(results)} was trained on colours: do not trust its classes."
+        f" Use an image in colour, choose weights for grey images, or train on your own."
     )
 
 

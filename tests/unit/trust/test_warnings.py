@@ -25,6 +25,7 @@ SENTENCES = {
     "empty": "hold only glass or darkness and yet got a class",
     "overexposed": "the image is overexposed",
     "inverted": "it may be inverted",
+    "grey": "The image is grey, and blood-cells-t was trained on colours",
 }
 
 
@@ -65,6 +66,12 @@ def test_foreign_tissue(classifier):
 
 def test_an_inverted_image(sheet, classifier):
     assert "inverted" in said(classify_image(255 - sheet[:288], classifier))
+
+
+def test_a_grey_image(sheet, classifier):
+    grey = sheet[:192].mean(axis=2).astype(np.uint8)
+    assert "grey" in said(classify_image(grey, classifier))
+    assert "grey" in said(classify_image(np.stack([grey] * 3, axis=2), classifier))
 
 
 def test_a_dark_fluorescence_image(classifier):

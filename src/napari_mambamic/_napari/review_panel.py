@@ -1,0 +1,583 @@
+"""The panel "Review and correct": the least certain tiles, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Layer, Points
+from numpy.typing import NDArray
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QImage, QKeyEvent, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_mambamic._napari.latest import Latest
+from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.reviewed_plane import (
+    Learned,
+    Opened,
+    ReviewedPlane,
+    iter_open,
+    learn,
+    picture_of_tile,
+    reviewed_plane_of,
+    saved_head,
+    written,
+)
+from napari_mambamic._napari.run_panel import RunPanel
+from napari_mambamic._napari.samples_from_layers import AnnotatedTiles
+from napari_mambamic._napari.to_layers import ResultLayers, place_of, results_of
+from napari_mambamic.errors import MambamicError
+from napari_mambamic.progress import Progress
+from napari_mambamic.results import TileResults
+from napari_mambamic.tiling import Tile
+from napari_mambamic.training.corrected_head import CorrectedHead
+from napari_mambamic.training.corrections import Sidecar
+from napari_mambamic.training.review import FEWEST_CHECKS, Review
+from napari_mambamic.weights.store import list_weights, own_folder
+
+ORDERS = {
+    "Most uncertain": "margin",
+    "Uncertain and varied": "margin+diversity",
+    "Any": "random",
+}
+_PICTURE = 224  # px on the screen
+_TILES_IN_VIEW = 5  # along the shorter side of the canvas, when a review begins
+_KEYS = {
+    Qt.Key.Key_Return: "accept",
+    Qt.Key.Key_Enter: "accept",
+    Qt.Key.Key_S: "skip",
+    Qt.Key.Key_U: "undo",
+    Qt.Key.Key_Left: "back",
+    Qt.Key.Key_Right: "forward",
+}
+_LAYER_KEYS = {"Enter": "accept", "s": "skip", "u": "undo", "Left": "back", "Right": "forward"}
+
+
+class ResultsBox(LayerBox):
+    """The layers that show results."""
+
+    def _offers(self, layer: Layer) -> bool:
+        return bool(results_of(layer))
+
+
+class KeyArea(QWidget):
+    """Where the keys of the review work, whichever button in it has the focus."""
+
+    pressed = Signal(str)  # an action, or the digit of a class
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAccessibleName("Tile under review")
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Tell what a key means."""
+        action = action_of(event)
+        if action is None:
+            super().keyPressEvent(event)
+        else:
+            self.pressed.emit(action)
+            event.accept()
+
+
+class AreaButton(QPushButton):
+    """A button that leaves the keys of the review to the area; Space presses it."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Arrows would move the focus, and Enter may press."""
+        if action_of(event) is None:
+            super().keyPressEvent(event)
+        else:
+            event.ignore()
+
+
+def action_of(event: QKeyEvent) -> str | None:
+    """What a key means in a review, or None."""
+    if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier:
+        return None  # Ctrl+S is napari's
+    key = event.key()
+    if Qt.Key.Key_1 <= key <= Qt.Key.Key_9:
+        return str(int(key) - int(Qt.Key.Key_0))
+    return _KEYS.get(key)
+
+
+class ReviewPanel(RunPanel):
+    """Choose results, press Start review, and label with the keys."""
+
+    def __init__(self, napari_viewer: ViewerModel) -> None:
+        super().__init__("Start review", width=360)
+        self._viewer = napari_viewer
+        self._reviewed: ReviewedPlane | None = None
+        self._embeddings: NDArray[np.float32] | None = None
+        self._probabilities: TileResults | None = None
+        self._shown: ResultLayers | None = None
+        self._path = Path()
+        self._note = ""
+        self.review: Review | None = None
+        self.frame: Points | None = None
+        self.head: CorrectedHead | None = None
+        self.class_names: list[str] = []
+        self._learning = Latest(learn, self._take_learned)
+        self._writing = Latest(written, self._take_written)
+        self._seeing = Latest(picture_of_tile, self._show_picture)
+        self._saving = Latest(saved_head, self._take_saved)
+        self._build_form()
+        self._build_area()
+        self._build_uses()
+        self._lay_out(self._form, self._actions, self.progress, self.area, self.message, self._uses)
+        self._set_running(False)
+        self._show_review(False)
+
+    def _build_form(self) -> None:
+        self.run_button.setToolTip("Show the tiles of these results, the most useful first")
+        self.cancel_button.setToolTip("Stop looking at the tiles; labelling goes on")
+        self.layer = ResultsBox(self._viewer, Layer, "Results")
+        self.layer.setToolTip("The layer of classes to go through")
+        self.how = QComboBox()
+        self.how.setAccessibleName("Order")
+        self.how.setToolTip(
+            "Most uncertain: tiles whose two best classes are closest. Whatever the order, every "
+            "fifth tile is drawn at random, to estimate the error rate"
+        )
+        for text, how in ORDERS.items():
+            self.how.addItem(text, how)
+        self.how.currentIndexChanged.connect(self._learn)
+        self.learning = QCheckBox("Learn while I label")
+        self.learning.setToolTip("Correct the classes of all tiles by the labels so far")
+        self.learning.setChecked(True)
+        self.learning.toggled.connect(self._learn)
+        self._form = QFormLayout()
+        self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self._form.addRow("Results", self.layer)
+        self._form.addRow("Order", self.how)
+        self._form.addRow("", self.learning)
+
+    def _build_area(self) -> None:
+        self.area = KeyArea()
+        self.area.pressed.connect(self.act)
+        self.picture = QLabel()
+        self.picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.picture.setAccessibleName("Picture of the tile")
+        self.picture.setMinimumHeight(_PICTURE)
+        self.said = QLabel()
+        self.said.setAccessibleName("What the weights say")
+        self.said.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.said.setWordWrap(True)
+        self._class_grid = QGridLayout()
+        self.class_buttons: list[QPushButton] = []
+        self.buttons: dict[str, QPushButton] = {}
+        rows = (
+            (
+                ("accept", "Accept (Enter)", "The class is right"),
+                ("skip", "Skip (S)", "Leave the tile without a class"),
+                ("undo", "Undo (U)", "Take the last label back"),
+            ),
+            (
+                ("back", "← Back", "The tile that was shown before"),
+                ("forward", "Next →", "The next tile; one without a class is skipped"),
+            ),
+        )
+        layout = QVBoxLayout(self.area)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for item in (self.picture, self.said):
+            layout.addWidget(item)
+        layout.addLayout(self._class_grid)
+        for row in rows:
+            line = QHBoxLayout()
+            for action, text, tip in row:
+                button = AreaButton(text)
+                button.setToolTip(tip)
+                button.clicked.connect(partial(self.act, action))
+                self.buttons[action] = button
+                line.addWidget(button)
+            layout.addLayout(line)
+        self.state = QLabel()
+        self.state.setAccessibleName("Progress of the review")
+        self.state.setWordWrap(True)
+        layout.addWidget(self.state)
+
+    def _build_uses(self) -> None:
+        self.new_class = QLineEdit()
+        self.new_class.setAccessibleName("New class")
+        self.new_class.setPlaceholderText("new class")
+        self.new_class.setToolTip("A class that the weights do not know; Enter adds it")
+        self.new_class.returnPressed.connect(self.add_class)
+        self.name = QLineEdit("corrected")
+        self.name.setAccessibleName("Name of the corrected weights")
+        self.name.setToolTip("Classify lists the corrected weights by this name")
+        self.use_button = QPushButton("Use for Classify")
+        self.use_button.setToolTip("Keep the corrected weights and choose them in Classify")
+        self.use_button.clicked.connect(self.use_for_classify)
+        self.train_button = QPushButton("Train with these")
+        self.train_button.setToolTip("Open the Train panel with the labelled tiles as samples")
+        self.train_button.clicked.connect(self.train)
+        self._uses = QWidget()
+        form = QFormLayout(self._uses)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Add", self.new_class)
+        line = QHBoxLayout()
+        line.addWidget(self.name, 1)
+        line.addWidget(self.use_button)
+        form.addRow("Name", line)
+        form.addRow("", self.train_button)
+
+    # ---- opening -----------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is at work in a thread."""
+        several = (self._learning, self._writing, self._seeing, self._saving)
+        return self.is_running or any(each.is_busy for each in several)
+
+    def start(self) -> None:
+        """Read the corrections of the chosen results' image, and show the first tile."""
+        try:
+            reviewed = reviewed_plane_of(self._viewer, self.layer.layer)
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return
+        self._show_review(False)
+        self._reviewed, self.review, self.head = reviewed, None, None
+        self._embeddings, self._shown, self._probabilities = None, None, reviewed.results
+        self._say("Opening ...")
+        self._run(iter_open, reviewed, "auto")
+
+    def _show_progress(self, progress: Opened | Progress | str) -> None:
+        if isinstance(progress, Opened):
+            self._begin(progress)
+        elif isinstance(progress, str):
+            self._say(progress)
+        else:
+            self.progress.setRange(0, progress.total)
+            self.progress.setValue(progress.done)
+            self._say(f"{progress.message}, {progress.fraction:.0%}. Label on meanwhile.")
+
+    def _begin(self, opened: Opened) -> None:
+        self.review = Review(self._reviewed.results, opened.corrections)
+        self._path, self._note = opened.path, opened.note
+        self.class_names = list(
+            dict.fromkeys([*self._reviewed.results.class_names, *self.review.labelled[1]])
+        )
+        self._show_classes()
+        self._show_review(True)
+        self._add_frame(zoom=True)
+        self.review.forward()
+        self._show_tile()
+        self.area.setFocus()
+
+    def _take_result(self, result: NDArray[np.float32] | str) -> None:
+        if isinstance(result, str):
+            self._note = ""
+            self._say(result, is_error=True)
+        else:
+            self._embeddings = result
+            self._say(self._note)
+        self._learn()
+
+    def _show_end(self) -> None:
+        if self._stopped:
+            self._say("Stopped: tiles are ordered by their probabilities, and nothing is learned.")
+
+    # ---- labelling ---------------------------------------------------------------------------
+
+    def act(self, action: str, *_: object) -> None:
+        """Do what a key or a button says."""
+        review = self.review
+        if review is None:
+            return
+        number = review.current
+        if action.isdigit():
+            index = int(action) - 1
+            if index >= len(self.class_names):
+                self._say(f"There is no class {action}. Add one below.")
+                return
+            self._label(number, self.class_names[index])
+        elif action == "accept":
+            self._label(number, None if number is None else self._predicted(number))
+        elif action == "skip" and number is not None:
+            review.skip(number)
+            review.forward()
+        elif action == "undo":
+            if review.undo() is None:
+                self._say("There is nothing to undo.")
+                return
+            self._keep()
+        elif action == "back":
+            review.back()
+        elif action == "forward":
+            review.forward()
+        self._show_tile()
+
+    def _label(self, number: int | None, name: str | None) -> None:
+        if number is None or name is None:
+            return
+        self.review.label(number, name)
+        self._keep()
+        self.review.forward()
+
+    def _keep(self) -> None:
+        """Write the labels down and learn from them, in threads."""
+        self._writing.ask(self.review.corrections.sidecar, self._path)
+        self._learn()
+
+    def _take_written(self, outcome: Sidecar | str) -> None:
+        if isinstance(outcome, str):
+            self._say(outcome, is_error=True)
+            return
+        try:
+            self.review.corrections.take(outcome)
+        except MambamicError:
+            return  # of the image that was reviewed before
+        self._show_state()
+
+    def add_class(self) -> None:
+        """Add the class that is named in the line."""
+        name = self.new_class.text().strip()
+        if name and name not in self.class_names:
+            self.class_names.append(name)
+            self._show_classes()
+        self.new_class.clear()
+        self.area.setFocus()
+
+    # ---- learning ----------------------------------------------------------------------------
+
+    def _learn(self, *_: object) -> None:
+        if self.review is None:
+            return
+        numbers, names = self.review.labelled
+        embeddings = self._embeddings if self.learning.isChecked() else None
+        self._learning.ask(self._reviewed, embeddings, numbers, names, self.how.currentData())
+
+    def _take_learned(self, learned: Learned) -> None:
+        if self.review is None or learned.reviewed is not self._reviewed:
+            return
+        self.review.order = learned.order
+        self.head = learned.head
+        self._probabilities = learned.results or self._reviewed.results
+        self.use_button.setEnabled(self.head is not None)
+        self._recolour(learned.results)
+        self._show_words()
+
+    def _recolour(self, results: TileResults | None) -> None:
+        """Show the corrected classes as a layer of their own."""
+        if results is None:
+            return
+        shown, active = self._shown, self._viewer.layers.selection.active
+        if shown is not None and shown.are_shown and shown.class_names == results.class_names:
+            shown.update(results)
+            return
+        if shown is not None and shown.are_shown:
+            self._viewer.layers.remove(shown.main)
+        self._shown = ResultLayers(
+            self._viewer,
+            [self._reviewed.plane],
+            results,
+            objects=self._reviewed.objects,
+            name=f"{self._reviewed.plane.layer.name} corrected",
+        )
+        self._reviewed.layer.visible = False
+        if self.frame in self._viewer.layers:
+            order = self._viewer.layers
+            order.move(order.index(self.frame), len(order))
+        self._viewer.layers.selection.active = active
+
+    # ---- showing -----------------------------------------------------------------------------
+
+    def _add_frame(self, *, zoom: bool = False) -> None:
+        image = self._reviewed.plane.layer
+        if self.frame is not None and self.frame in self._viewer.layers:
+            self._viewer.layers.remove(self.frame)
+        # One square point: napari moves it in half the time that it needs for a shape.
+        self.frame = Points(
+            np.zeros((1, image.ndim)),
+            name="tile under review",
+            symbol="square",
+            face_color="transparent",
+            border_color="yellow",
+            border_width=0.03,
+            metadata={"mambamic": {"review": True}},
+            **place_of(image),
+        )
+        self.frame.editable = False
+        for number in range(1, 10):
+            self.frame.bind_key(str(number), self._key(str(number)))
+        for key, action in _LAYER_KEYS.items():
+            self.frame.bind_key(key, self._key(action))
+        self._viewer.add_layer(self.frame)
+        self._viewer.layers.selection.active = self.frame
+        if zoom:
+            tile = self._reviewed.results.tiles[0]
+            corner, other = (
+                np.asarray(image.data_to_world((*self._reviewed.plane.index, *place)))[-2:]
+                for place in ((0, 0), (tile.size, tile.size))
+            )
+            side = float(np.abs(other - corner).max()) or 1.0
+            canvas = getattr(self._viewer, "canvas", None)
+            shorter = min(canvas.size) if canvas is not None else 600
+            self._camera.zoom = shorter / (_TILES_IN_VIEW * side)
+
+    def _key(self, action: str) -> Callable[[Points], None]:
+        return lambda layer: self.act(action)
+
+    @property
+    def _camera(self) -> Any:
+        return getattr(self._viewer, "scene", self._viewer).camera  # napari has moved it there
+
+    def _show_tile(self) -> None:
+        number = None if self.review is None else self.review.current
+        for button in (*self.class_buttons, self.buttons["accept"], self.buttons["skip"]):
+            button.setEnabled(number is not None)
+        if number is None:
+            self.picture.clear()
+            self.said.setText("Every tile has a class.")
+        else:
+            tile = self._reviewed.results.tiles[number]
+            self._frame_tile(tile)
+            self._seeing.ask(self._reviewed.image, tile)
+            self._show_words()
+        self._show_state()
+
+    def _frame_tile(self, tile: Tile) -> None:
+        if self.frame not in self._viewer.layers:
+            self._add_frame()
+        index = self._reviewed.plane.index
+        middle = (*index, tile.y + (tile.size - 1) / 2, tile.x + (tile.size - 1) / 2)
+        self.frame.data = [middle]
+        if self.frame.size[0] != tile.size:
+            self.frame.size = tile.size
+        world = self.frame.data_to_world(middle)
+        for axis in range(len(index)):
+            self._viewer.dims.set_point(self._viewer.dims.ndim - len(world) + axis, world[axis])
+        self._camera.center = world
+
+    def _show_picture(self, outcome: tuple[Tile, NDArray[np.uint8]]) -> None:
+        tile, pixels = outcome
+        number = None if self.review is None else self.review.current
+        if number is None or tile != self._reviewed.results.tiles[number]:
+            return  # an earlier one
+        height, width, _ = pixels.shape
+        image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        self.picture.setPixmap(
+            QPixmap.fromImage(image).scaled(
+                self.area.width(),
+                _PICTURE,
+                Qt.AspectRatioMode.KeepAspectRatio,
+                Qt.TransformationMode.SmoothTransformation,
+            )
+        )
+
+    def _show_words(self) -> None:
+        number = None if self.review is None else self.review.current
+        if number is None:
+            return
+        given = self.review.class_of(number)
+        shares = self._shares(number)
+        names = self._probabilities.class_names
+        top = np.argsort(-shares, kind="stable")[:3]
+        first, *others = (f"{names[i]} {shares[i]:.0%}" for i in top)
+        lines = [f"<b>{first}</b>", ", ".join(others)]
+        if given is not None:
+            lines = [f"<b>You: {given}</b>", f"weights: {self.review.told(number)}"]
+        self.said.setText("<br>".join(line for line in lines if line))
+
+    def _shares(self, number: int) -> NDArray[np.float32]:
+        shares: NDArray[np.float32] = self._probabilities.probabilities[number]
+        return shares
+
+    def _predicted(self, number: int) -> str:
+        """What Accept gives: what is shown."""
+        given = self.review.class_of(number)
+        return given or self._probabilities.class_names[int(self._shares(number).argmax())]
+
+    def _show_state(self) -> None:
+        if self.review is None:
+            return
+        labelled = len(self.review.labelled[0])
+        text = f"{labelled:,} labelled, {self.review.n_corrected:,} corrected"
+        rate = self.review.error_rate()
+        if rate is None:
+            text += f"; an estimated error rate after {FEWEST_CHECKS} random tiles or more."
+        else:
+            text += (
+                f"; estimated error rate {rate.n_wrong / rate.n_checked:.0%} (95 % interval "
+                f"{rate.low:.0%} to {rate.high:.0%}, {rate.n_checked} tiles drawn at random)."
+            )
+        self.state.setText(text)
+        self.train_button.setEnabled(labelled > 0)
+
+    def _show_classes(self) -> None:
+        for button in self.class_buttons:
+            self._class_grid.removeWidget(button)
+            button.deleteLater()
+        self.class_buttons = []
+        for i, name in enumerate(self.class_names):
+            button = AreaButton(f"{i + 1}  {name}" if i < 9 else name)
+            button.setToolTip(f"The tile is {name}" + (f" (key {i + 1})" if i < 9 else ""))
+            button.clicked.connect(partial(self._give, i))
+            self._class_grid.addWidget(button, *divmod(i, 2))
+            self.class_buttons.append(button)
+
+    def _give(self, index: int, *_: object) -> None:
+        if self.review is not None:
+            self._label(self.review.current, self.class_names[index])
+            self._show_tile()
+
+    def _show_review(self, shown: bool) -> None:
+        self.area.setVisible(shown)
+        self._uses.setVisible(shown)
+        self.use_button.setEnabled(False)
+
+    # ---- using -------------------------------------------------------------------------------
+
+    def use_for_classify(self) -> None:
+        """Keep the corrected weights under their name, and choose them in the Classify panel."""
+        name = self.name.text().strip()
+        path = own_folder() / f"{name}.safetensors"
+        if not name or not all(c.isalnum() or c in "-_" for c in name):
+            self._say("Name the weights with letters, digits, - and _.", is_error=True)
+        elif name in list_weights() and not path.exists():
+            self._say(f"{name!r} are weights of the package. Choose another name.", is_error=True)
+        elif name == self._reviewed.weights["name"]:
+            self._say(f"{name!r} made these results. Choose another name.", is_error=True)
+        elif self.head is not None:
+            self._saving.ask(self.head, self._reviewed.weights["name"], path)
+
+    def _take_saved(self, outcome: Path | str) -> None:
+        if isinstance(outcome, str):
+            self._say(outcome, is_error=True)
+            return
+        panel = self._open_panel("Classify tiles and cells")
+        panel.weights.choose(outcome.stem)
+        self._say(f"Classify now uses {outcome.stem!r}.")
+
+    def train(self) -> None:
+        """Open the Train panel with the labelled tiles as samples."""
+        numbers, names = self.review.labelled
+        known = tuple(sorted(set(names)))
+        tiles = AnnotatedTiles(
+            self._reviewed.image,
+            [self._reviewed.results.tiles[i] for i in numbers],
+            np.array([known.index(name) for name in names]),
+            known,
+        )
+        panel = self._open_panel("Train on your own classes")
+        panel.sources.add_corrections(f"{self._reviewed.plane.layer.name} corrections", tiles)
+
+    def _open_panel(self, name: str) -> Any:
+        return self._viewer.window.add_plugin_dock_widget("napari-mambamic", name, tabify=True)[1]

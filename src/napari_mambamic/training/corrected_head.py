@@ -1,0 +1,190 @@
+"""A head that starts from what the weights say and learns from corrections.
+
+z   logits of the weights, of which only their probabilities are known: log p, as good as z
+x   embeddings, centred, and divided by their mean length
+logits of the corrected head = z + W x + b, where W and b are small: without corrections they are 0,
+and near a corrected tile they turn its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+
+from napari_mambamic.errors import TrainingError
+
+# Of a label against the wish for a small W.  `fine_tune.fit_linear` is as strong: it has 0.1 for
+# each of 768 dimensions of unit variance.
+_STRENGTH = 77.0
+_BIAS = 0.1
+_UNKNOWN = 0.01  # probability of a class that the weights do not know
+
+
+@dataclass(frozen=True)
+class CorrectedHead:
+    """What is added to the logits of the weights.
+
+    Parameters
+    ----------
+    class_names : tuple of str
+        Those of the weights first, then new ones.
+    weight, bias : ndarray
+        (n_classes, d) and (n_classes,), for embeddings as they are.
+    n_labels : int
+    """
+
+    class_names: tuple[str, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    n_labels: int
+
+    def probabilities(
+        self, probabilities: NDArray[np.float32], embeddings: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(n, n_classes) from those of the weights (n, k) and embeddings (n, d); NaN stays NaN."""
+        logits = _prior(probabilities, len(self.class_names))
+        logits += embeddings @ self.weight.T + self.bias
+        logits -= logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits)
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+
+    def save(self, start: str | Path, path: str | Path) -> Path:
+        """Write weights whose head is corrected, to be used for Classify.
+
+        Parameters
+        ----------
+        start : str or path
+            The weights that made the probabilities.
+        path : path
+            Ends in ``.safetensors``; the manifest goes beside it.
+
+        Raises
+        ------
+        TrainingError
+            The weights have another head than this one was made for.
+        MambamicError
+            They cannot be read, or the files cannot be written.
+        """
+        import torch
+
+        from napari_mambamic.classifier import TileClassifier
+        from napari_mambamic.devices import choose_device
+        from napari_mambamic.networks import build_network
+        from napari_mambamic.weights.checkpoint import SELF_TEST_PATCH, load_network, save_weights
+        from napari_mambamic.weights.store import locate_weights
+
+        path = Path(path).with_suffix(".safetensors")
+        network, origin, self_test = load_network(locate_weights(start))
+        state = network.state_dict()
+        k, count = len(origin.class_names), len(self.class_names)
+        if self.class_names[:k] != origin.class_names or SELF_TEST_PATCH not in self_test:
+            raise TrainingError(
+                f"The corrections were made on other weights than {origin.name!r}. Classify the "
+                f"image again, and train with the corrections."
+            )
+        weight = torch.from_numpy(self.weight.copy())
+        # Unknown classes began with a fixed probability, which a linear head cannot have: near it.
+        bias = torch.from_numpy(self.bias.copy())
+        weight[:k] += state["head.weight"] / origin.temperature
+        bias[:k] += state["head.bias"] / origin.temperature
+        bias[k:] += float(np.log(_UNKNOWN)) + float(bias[:k].mean())
+        state = state | {"head.weight": weight, "head.bias": bias}
+        corrected = build_network(
+            origin.network, n_classes=count, in_channels=len(origin.patch.channels)
+        )
+        corrected.load_state_dict(state)
+        manifest = replace(
+            origin,
+            name=path.stem,
+            title=f"{path.stem}: {origin.name}, corrected on {self.n_labels} tiles",
+            class_names=self.class_names,
+            temperature=1.0,
+            metrics={},
+            training_data=(
+                f"{origin.training_data}; the head was corrected on {self.n_labels} tiles labelled "
+                f"by hand, and not validated"
+            ),
+        )
+        corrected.eval().requires_grad_(False)
+        patch: NDArray[Any] = self_test[SELF_TEST_PATCH].numpy()
+        half = {k: v.half().to(v.dtype) for k, v in state.items() if v.is_floating_point()}
+        corrected.load_state_dict(state | half)  # as it is stored
+        judge = TileClassifier(corrected, manifest, choose_device("cpu"))
+        logits = judge.predict(patch[np.newaxis]).logits[0]
+        save_weights(corrected, path, manifest, self_test=(patch, logits))
+        return path
+
+
+def fit_corrected_head(
+    probabilities: NDArray[np.float32],
+    embeddings: NDArray[np.float32],
+    *,
+    labelled: ArrayLike,
+    labels: Sequence[str],
+    class_names: Sequence[str],
+) -> CorrectedHead:
+    """Fit a head to corrections.
+
+    Parameters
+    ----------
+    probabilities, embeddings : ndarray
+        (n, k) and (n, d) float32 of all tiles, by the weights.
+    labelled : array-like
+        Numbers of the tiles with a label.
+    labels : sequence of str
+        Their classes.
+    class_names : sequence of str
+        Those of the weights, k of them.
+
+    Raises
+    ------
+    TrainingError
+        No tile is labelled, or the shapes do not fit together.
+    """
+    numbers = np.asarray(labelled, np.intp)
+    if not len(numbers) or len(numbers) != len(labels):
+        raise TrainingError(f"There are {len(numbers)} tiles with {len(labels)} labels. Label one.")
+    if len(probabilities) != len(embeddings) or probabilities.shape[1] != len(class_names):
+        raise TrainingError(
+            f"Probabilities {probabilities.shape}, embeddings {embeddings.shape} and "
+            f"{len(class_names)} classes do not belong together. Classify again."
+        )
+    names = tuple(dict.fromkeys([*class_names, *labels]))
+    wanted = np.eye(len(names))[[names.index(label) for label in labels]]
+    known = embeddings[np.isfinite(embeddings).all(axis=1)]
+    middle = known.mean(axis=0)
+    spread = float(np.sqrt(((known - middle) ** 2).sum(axis=1).mean())) + 1e-12
+    x = (embeddings[numbers] - middle).astype(np.float64) / spread
+    # The bias is as weak as one dimension among many.
+    x = np.concatenate([x, np.full((len(x), 1), _BIAS)], axis=1)
+    prior = _prior(probabilities[numbers], len(names)).astype(np.float64)
+
+    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        w = flat.reshape(len(names), -1)
+        logits = prior + x @ w.T
+        logits -= logits.max(axis=1, keepdims=True)
+        total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        gradient = _STRENGTH * (np.exp(logits - total) - wanted).T @ x + w
+        value = -_STRENGTH * (wanted * (logits - total)).sum() + 0.5 * (w**2).sum()
+        return float(value), gradient.ravel()
+
+    start = np.zeros(len(names) * x.shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200})
+    w = found.x.reshape(len(names), -1)
+    weight = (w[:, :-1] / spread).astype(np.float32)
+    return CorrectedHead(
+        names, weight, (_BIAS * w[:, -1] - weight @ middle).astype(np.float32), len(labels)
+    )
+
+
+def _prior(probabilities: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
+    """Logits (n, n_classes) that give the probabilities (n, k)."""
+    prior = np.full((len(probabilities), n_classes), np.log(_UNKNOWN), np.float32)
+    prior[:, : probabilities.shape[1]] = np.log(np.maximum(probabilities, 1e-12))
+    return prior
