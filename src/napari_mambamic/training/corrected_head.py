@@ -23,6 +23,7 @@ from napari_mambamic.errors import TrainingError
 # each of 768 dimensions of unit variance.
 _STRENGTH = 77.0
 _BIAS = 0.1
+_MOST_EXAMPLES = 2000
 _UNKNOWN = 0.01  # probability of a class that the weights do not know
 
 
@@ -37,12 +38,15 @@ class CorrectedHead:
     weight, bias : ndarray
         (n_classes, d) and (n_classes,), for embeddings as they are.
     n_labels : int
+    examples : ndarray
+        (m, d) some embeddings; what a linear head cannot say exactly, `save` fits to them.
     """
 
     class_names: tuple[str, ...]
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
     n_labels: int
+    examples: NDArray[np.float32]
 
     def probabilities(
         self, probabilities: NDArray[np.float32], embeddings: NDArray[np.float32]
@@ -76,25 +80,29 @@ class CorrectedHead:
         from napari_mambamic.classifier import TileClassifier
         from napari_mambamic.devices import choose_device
         from napari_mambamic.networks import build_network
+        from napari_mambamic.trust.reference import Reference
         from napari_mambamic.weights.checkpoint import SELF_TEST_PATCH, load_network, save_weights
         from napari_mambamic.weights.store import locate_weights
 
         path = Path(path).with_suffix(".safetensors")
-        network, origin, self_test = load_network(locate_weights(start))
+        network, origin, beside = load_network(locate_weights(start))
         state = network.state_dict()
         k, count = len(origin.class_names), len(self.class_names)
-        if self.class_names[:k] != origin.class_names or SELF_TEST_PATCH not in self_test:
+        if self.class_names[:k] != origin.class_names or SELF_TEST_PATCH not in beside:
             raise TrainingError(
                 f"The corrections were made on other weights than {origin.name!r}. Classify the "
                 f"image again, and train with the corrections."
             )
-        weight = torch.from_numpy(self.weight.copy())
-        # Unknown classes began with a fixed probability, which a linear head cannot have: near it.
-        bias = torch.from_numpy(self.bias.copy())
-        weight[:k] += state["head.weight"] / origin.temperature
-        bias[:k] += state["head.bias"] / origin.temperature
-        bias[k:] += float(np.log(_UNKNOWN)) + float(bias[:k].mean())
-        state = state | {"head.weight": weight, "head.bias": bias}
+        known = [state[f"head.{name}"].numpy() / origin.temperature for name in ("weight", "bias")]
+        weight, bias = self.weight.copy(), self.bias.copy()
+        weight[:k] += known[0]
+        bias[:k] += known[1]
+        if count > k:
+            slope, start_at = _level_of(self.examples @ known[0].T + known[1], self.examples)
+            weight[k:] += slope
+            bias[k:] += start_at + np.log(_UNKNOWN)
+        new_head = {"head.weight": weight, "head.bias": bias}
+        state = state | {name: torch.from_numpy(array) for name, array in new_head.items()}
         corrected = build_network(
             origin.network, n_classes=count, in_channels=len(origin.patch.channels)
         )
@@ -106,18 +114,21 @@ class CorrectedHead:
             class_names=self.class_names,
             temperature=1.0,
             metrics={},
+            # Embeddings are as they were; probabilities are not, so the calibration is void.
+            trust={k: v for k, v in origin.trust.items() if k != "conformal"},
             training_data=(
                 f"{origin.training_data}; the head was corrected on {self.n_labels} tiles labelled "
                 f"by hand, and not validated"
             ),
         )
         corrected.eval().requires_grad_(False)
-        patch: NDArray[Any] = self_test[SELF_TEST_PATCH].numpy()
+        patch: NDArray[Any] = beside[SELF_TEST_PATCH].numpy()
         half = {k: v.half().to(v.dtype) for k, v in state.items() if v.is_floating_point()}
         corrected.load_state_dict(state | half)  # as it is stored
         judge = TileClassifier(corrected, manifest, choose_device("cpu"))
         logits = judge.predict(patch[np.newaxis]).logits[0]
-        save_weights(corrected, path, manifest, self_test=(patch, logits))
+        reference = Reference.from_tensors({name: t.numpy() for name, t in beside.items()})
+        save_weights(corrected, path, manifest, self_test=(patch, logits), reference=reference)
         return path
 
 
@@ -178,9 +189,23 @@ def fit_corrected_head(
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 200})
     w = found.x.reshape(len(names), -1)
     weight = (w[:, :-1] / spread).astype(np.float32)
-    return CorrectedHead(
-        names, weight, (_BIAS * w[:, -1] - weight @ middle).astype(np.float32), len(labels)
-    )
+    bias = (_BIAS * w[:, -1] - weight @ middle).astype(np.float32)
+    examples = known[:: -(-len(known) // _MOST_EXAMPLES)].copy()
+    return CorrectedHead(names, weight, bias, len(labels), examples)
+
+
+def _level_of(
+    logits: NDArray[np.float32], embeddings: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """The linear function of embeddings that is nearest to the level of their logits.
+
+    Against that level, log sum exp, a new class has a fixed probability.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    ridge = RidgeCV(alphas=np.logspace(-3, 5, 17))
+    ridge.fit(embeddings, np.logaddexp.reduce(logits.astype(np.float64), axis=1))
+    return ridge.coef_.astype(np.float32), float(ridge.intercept_)
 
 
 def _prior(probabilities: NDArray[np.float32], n_classes: int) -> NDArray[np.float32]:
