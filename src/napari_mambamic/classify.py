@@ -372,7 +372,9 @@ def iter_embeddings(
             embeddings = np.full((len(results), found.shape[1]), np.nan, np.float32)
         embeddings[batch] = found
         done += len(batch)
-        yield Progress(done, len(wanted), time.perf_counter() - begin, "Embeddings", batch)
+        yield Progress(
+            done, len(wanted), time.perf_counter() - begin, "Looking at the tiles", batch
+        )
     return embeddings
 
 

@@ -248,7 +248,7 @@ def test_labelling_goes_on_while_the_network_looks_at_the_tiles(
         go_on.wait(60)
         return classifier_for(*arguments)
 
-    monkeypatch.setattr("napari_mambamic._napari.reviewed_plane.classifier_for", slow)
+    monkeypatch.setattr("napari_mambamic._napari.classify_layer.classifier_for", slow)
     panel.start()
     qtbot.waitUntil(lambda: panel.review is not None, timeout=30_000)
     first = panel.review.current

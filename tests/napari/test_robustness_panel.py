@@ -89,7 +89,7 @@ def test_cancel_stops_and_shows_nothing(robust, viewer, classes, finish, qtbot):
 def test_a_closed_image_gets_a_sentence(robust, viewer, classes):
     viewer.layers.remove("cells")
     robust.run_button.click()
-    assert "shows the classes of is closed" in robust.message.text()
+    assert "was made of is closed" in robust.message.text()
 
 
 def test_channels_of_a_run_are_found_again(robust, viewer, sheet, finish, two_perturbations):

@@ -141,15 +141,12 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
     Returns the results of each plane.  A `Progress` counts the tiles of all planes, and its
     results are those of the plane at work.
     """
-    if request.weights in list_weights() and not is_here(request.weights):
-        yield from iter_fetch(request.weights, source=weights_source())
-    yield Progress(0, 0, message="Loading the weights")
     compiling = threading.Thread(target=compile_colormaps, daemon=True)
     compiling.start()
+    classifier = yield from iter_classifier(request.weights, request.device)
+    compiling.join()  # or the window would wait for it
     from napari_mambamic.classify import iter_classify
 
-    classifier = classifier_for(request.weights, request.device)
-    compiling.join()  # or the window would wait for it
     everything: list[TileResults] = []
     begin, before = time.perf_counter(), 0
     for number, plane in enumerate(request.planes):
@@ -276,6 +273,14 @@ def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults
         heatmaps=request.heatmaps,
         channel_axis=request.channel_axis,
     )
+
+
+def iter_classifier(weights: str, device: str) -> Generator[Progress, None, TileClassifier]:
+    """Fetch weights that are not here yet, and load them, on any thread."""
+    if weights in list_weights() and not is_here(weights):
+        yield from iter_fetch(weights, source=weights_source())
+    yield Progress(0, 0, message="Loading the weights")
+    return classifier_for(weights, device)
 
 
 def classifier_for(weights: str, device: str) -> TileClassifier:

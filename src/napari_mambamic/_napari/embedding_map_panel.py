@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer, Points, Shapes
+from napari.layers import Labels, Layer, Points, Shapes
 from napari.qt.threading import create_worker
 from napari.utils.colormaps import ensure_colormap
 from napari.utils.theme import get_theme
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtGui import QColor, QImage, QPixmap
+from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -29,10 +29,15 @@ from qtpy.QtWidgets import (
 )
 from scipy.spatial import cKDTree
 
-from napari_mambamic._napari.classify_layer import classifier_for
+from napari_mambamic._napari.camera import look_at
+from napari_mambamic._napari.classified import (
+    image_layer_of,
+    iter_embeddings_of,
+    plane_of,
+    results_in_view,
+)
 from napari_mambamic._napari.from_layer import (
     LayerPlane,
-    plane_at,
     points_of_layer,
     regions_of_shapes,
 )
@@ -41,10 +46,11 @@ from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.scatter import Scatter
 from napari_mambamic._napari.tile_highlight import TileHighlight
-from napari_mambamic._napari.tile_strip import MOST, TileStrip, pictures_of
+from napari_mambamic._napari.tile_pictures import picture_of_tile, pixmap_of
+from napari_mambamic._napari.tile_strip import MOST, SIDE, TileStrip
 from napari_mambamic._napari.to_layers import place_of, results_of
 from napari_mambamic.colours import class_colours
-from napari_mambamic.errors import EmbeddingError, MambamicError
+from napari_mambamic.errors import ImageError, MambamicError
 from napari_mambamic.explain.embedding_map import (
     EmbeddingMap,
     Method,
@@ -54,7 +60,6 @@ from napari_mambamic.explain.embedding_map import (
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import middles_of, places_of, points_within
-from napari_mambamic.weights.store import list_weights
 
 METHODS: dict[str, Method] = {"PCA": "pca", "t-SNE": "t-sne", "UMAP": "umap"}
 _NOTHING = (
@@ -62,14 +67,13 @@ _NOTHING = (
     "classes in the layer list."
 )
 _CLOSED = (
-    "The image that was classified is closed, so its tiles cannot be shown. Open and classify it "
-    "again."
+    "The image that was classified, or one of its channels, is closed, so its tiles cannot be "
+    "shown. Open and classify it again."
 )
 _MOST_QUERIES = 200  # selected tiles that others are compared with
 _MOST_NAMES = 50  # kinds of annotations that are coloured
 _WAIT_MS = 120  # changes of a shape that come within it are taken together
 _UNKNOWN = (0.5, 0.5, 0.5, 0.4)  # colour of tiles that nobody annotated
-_SHOWN_TILE = 96  # px on the screen, of a tile that would be too small to see
 _RAMP = "viridis"
 
 
@@ -296,24 +300,14 @@ class EmbeddingMapPanel(RunPanel):
         if self._layer is None:
             self._say(_NOTHING)
             return
-        results = self._results_in_view()
-        plane = self._plane_of(results)
+        results = results_in_view(self._viewer, self._layer)
+        try:
+            plane = plane_of(self._viewer, image_layer_of(self._viewer, self._layer), results)
+        except ImageError:
+            plane = None
         self._say("Drawing the map ...")
         method = METHODS[self.method.currentText()]
         self._run(_mapped_or_sentence, self._layer, plane, results, method)
-
-    def _results_in_view(self) -> TileResults:
-        """Of a stack, those of the plane in view, else the first."""
-        several = results_of(self._layer)
-        at = self._layer.world_to_data(np.asarray(self._viewer.dims.point)[-self._layer.ndim :])
-        first = min((_plane_index(each) for each in several), default=())
-        here = tuple(round(float(a)) + f for a, f in zip(at[:-2], first, strict=False))
-        return next((each for each in several if _plane_index(each) == here), several[0])
-
-    def _plane_of(self, results: TileResults) -> LayerPlane | None:
-        wanted = self._layer.metadata.get("image")
-        image = next((each for each in self._viewer.layers if each.unique_id == wanted), None)
-        return plane_at(image, _plane_index(results)) if isinstance(image, Image) else None
 
     def _show_progress(self, progress: Progress) -> None:
         self.progress.setRange(0, progress.total)
@@ -511,19 +505,9 @@ class EmbeddingMapPanel(RunPanel):
         if mapped.plane is None or mapped.plane.layer not in self._viewer.layers:
             self._say(_CLOSED, is_error=True)
             return
-        layer, index = mapped.plane.layer, mapped.plane.index
-        here, beside = (
-            np.asarray(layer.data_to_world((*index, *(mapped.middles[tile] + (0, shift)))))
-            for shift in (0, mapped.places[tile, 2])
-        )
-        ndim = self._viewer.dims.ndim
-        for axis, place in enumerate(here[:-2], start=ndim - len(here)):
-            self._viewer.dims.set_point(axis, place)
-        camera = self._viewer.scene.camera
-        camera.center = tuple(here[-2:])
-        side = float(np.linalg.norm(beside - here))
-        if side * camera.zoom < _SHOWN_TILE / 3:
-            camera.zoom = _SHOWN_TILE / side
+        place = (*mapped.plane.index, *mapped.middles[tile])
+        side = float(mapped.places[tile, 2])
+        look_at(self._viewer, mapped.plane.layer, place, side=side)
 
     def find_similar(self) -> None:
         """Rank tiles by their distance to the selected ones, in a thread."""
@@ -774,10 +758,6 @@ def tiles_of_features(layer: Layer, results: TileResults) -> NDArray[np.intp] | 
     return tiles
 
 
-def _plane_index(results: TileResults) -> tuple[int, ...]:
-    return tuple((results.provenance.get("layer") or {}).get("plane") or ())
-
-
 def _edits_of(layer: Layer | None) -> list[Any]:
     """Events after which a region is another."""
     if isinstance(layer, Points):
@@ -791,9 +771,10 @@ def _mapped_or_sentence(
     """Draw a map in the worker's thread; raised errors would be shown as defects of the program."""
     try:
         done = results.is_done
-        kept = results.embeddings
-        if kept is None or not np.isfinite(kept[done, :1]).all():
-            results.embeddings = yield from _embeddings_of(plane, results)
+        if plane is not None:
+            results.embeddings = yield from iter_embeddings_of(plane.image, results)
+        elif results.embeddings is None:
+            return _CLOSED
         drawn = yield from iter_embedding_map(results.embeddings, method=method)
     except MambamicError as error:
         return str(error)
@@ -815,27 +796,6 @@ def _mapped_or_sentence(
         middles,
         cKDTree(middles),
     )
-
-
-def _embeddings_of(
-    plane: LayerPlane | None, results: TileResults
-) -> Generator[Progress, None, NDArray[np.float32]]:
-    """Compute them again, from the same tiles with the same weights."""
-    again = "Tick 'Keep embeddings' under Advanced in the Classify panel, and classify again."
-    if plane is None:
-        raise EmbeddingError(f"The image that was classified is closed. Open it. {again}")
-    if (results.provenance.get("layer") or {}).get("channels"):
-        raise EmbeddingError(
-            f"The channels were put together from several places, and the embeddings were not "
-            f"kept. {again}"
-        )
-    name = results.provenance.get("weights", {}).get("name")
-    if name not in list_weights():
-        raise EmbeddingError(f"The embeddings were not kept, and {name!r} is not listed. {again}")
-    yield Progress(0, 0, message="Loading the weights")
-    from napari_mambamic.classify import iter_embeddings
-
-    return (yield from iter_embeddings(plane.image, classifier_for(name, "auto"), results))
 
 
 def _similar_or_sentence(
@@ -873,17 +833,14 @@ def _annotated(
 
 def _pictures_or_sentence(plane: LayerPlane, tiles: Sequence[Any]) -> list[Any] | str:
     try:
-        return pictures_of(plane, tiles)
+        return [picture_of_tile(plane, tile, side=SIDE) for tile in tiles]
     except MambamicError as error:
         return str(error)
 
 
 def _ramp_pixmap() -> QPixmap:
-    ramp = (ensure_colormap(_RAMP).map(np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
-    pixels = np.ascontiguousarray(ramp)
-    return QPixmap.fromImage(
-        QImage(pixels.tobytes(), 256, 1, 3 * 256, QImage.Format.Format_RGB888).copy()
-    )
+    ramp = ensure_colormap(_RAMP).map(np.linspace(0, 1, 256))[np.newaxis, :, :3]
+    return pixmap_of((ramp * 255).astype(np.uint8))
 
 
 def _row(*widgets: QWidget) -> QWidget:

@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mambamic._napari.classified import index_of, layer_with
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, regions_of_shapes
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.to_layers import results_of
@@ -289,7 +290,7 @@ class ResultsTable(QWidget):
         several = len(results) > 1
         parts, nothing = [], None
         for each in results:
-            index = tuple((each.provenance.get("layer") or {}).get("plane") or ())
+            index = index_of(each)
             try:
                 regions = self._regions_on(index)
             except NothingToClassify as error:
@@ -306,7 +307,7 @@ class ResultsTable(QWidget):
         chosen = self.regions.layer
         if chosen is None:
             return None
-        image = self._layer_with(self._layer.metadata.get("image"))
+        image = layer_with(self._viewer, self._layer.metadata.get("image"))
         if not isinstance(image, Image):
             raise ImageError(
                 "The image that was classified is closed, and regions are placed on it. Choose "
@@ -319,7 +320,9 @@ class ResultsTable(QWidget):
 
     def _labels_on(self, index: tuple[int, ...], several: bool) -> Any:
         """The label image of objects, for their areas, as far as it is there."""
-        layer = self._layer_with(self._layer.metadata.get("objects")) if several else self._layer
+        layer = self._layer
+        if several:
+            layer = layer_with(self._viewer, layer.metadata.get("objects"))
         if not isinstance(layer, Labels) or isinstance(results_of(self._layer)[0].tiles, TileGrid):
             return None
         data = layer.data[0] if layer.multiscale else layer.data
@@ -331,9 +334,6 @@ class ResultsTable(QWidget):
     def _name_of_plane(self, index: tuple[int, ...]) -> str:
         names = self._layer.axis_labels[: len(index)]
         return ", ".join(f"{name} = {i}" for name, i in zip(names, index, strict=True))
-
-    def _layer_with(self, unique_id: object) -> Layer | None:
-        return next((each for each in self._viewer.layers if each.unique_id == unique_id), None)
 
     # ---- showing -----------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QPushButton, QSpinBox
 
+from napari_mambamic._napari.classified import Classified
 from napari_mambamic._napari.explained import (
-    Explained,
     explained_of,
     heat_layer,
     iter_explained,
@@ -42,7 +42,7 @@ class WhyPanel(RunPanel):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__("Explain all", width=360)
         self._viewer = napari_viewer
-        self._explained: Explained | None = None  # of the run
+        self._explained: Classified | None = None  # of the run
         self._tile: int | None = None  # that the run is about; None: all
         self._heatmap: Heatmap | None = None
         self._one: Image | None = None  # layer of the last tile
@@ -290,7 +290,7 @@ class WhyPanel(RunPanel):
 
 
 def _steps(
-    explained: Explained, numbers: list[int] | None, target: str | None, method: Any
+    explained: Classified, numbers: list[int] | None, target: str | None, method: Any
 ) -> Generator[Progress, None, Heatmap | str]:
     """Explain in the worker's thread; raised errors would be shown as defects of the program."""
     try:
