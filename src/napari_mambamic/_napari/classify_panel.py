@@ -42,7 +42,7 @@ from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
-from napari_mambamic._napari.run_panel import RunPanel, in_words
+from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
 from napari_mambamic._napari.to_layers import ResultLayers, maps_of
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic.errors import MambamicError
@@ -100,11 +100,7 @@ class ClassifyPanel(RunPanel):
         for box, name in ((self.first_plane, "First plane"), (self.last_plane, "Last plane")):
             box.setAccessibleName(name)
             box.setToolTip(f"{name} of the range, counted from 0 along the first axis")
-        self.planes_row = QWidget()
-        planes_layout = QHBoxLayout(self.planes_row)
-        planes_layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.planes, self.first_plane, self.last_plane):
-            planes_layout.addWidget(widget, 1)
+        self.planes_row = row_of(self.planes, self.first_plane, self.last_plane)
         self.device = QComboBox()
         self.device.setAccessibleName("Device")
         for text, name in DEVICES.items():

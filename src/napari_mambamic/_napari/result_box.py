@@ -1,4 +1,4 @@
-"""A list of the viewer's layers of classes."""
+"""The viewer's layers of classes: choosing one, and following the one that is selected."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from napari.layers import Labels, Layer, Points
 
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.to_layers import results_of
+
+NO_RESULTS = (
+    "No results yet. Press Classify in the panel 'Classify tiles and cells', or click a layer of "
+    "classes in the layer list."
+)
 
 
 class ResultBox(LayerBox):
@@ -30,3 +35,10 @@ class ResultBox(LayerBox):
         """Choose a layer, if it is one of classes."""
         if layer in self._shown:
             self.choose(layer)
+
+
+def followed_layer(viewer: ViewerModel, last: Layer | None) -> Layer | None:
+    """The selected layer of classes, else the last one that was followed, else the topmost."""
+    layers = viewer.layers
+    candidates = [layers.selection.active, last, *reversed(layers)]
+    return next((c for c in candidates if c is not None and c in layers and results_of(c)), None)
