@@ -15,7 +15,8 @@ from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel
 from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.map_features import tiles_of_features
 from napari_mambamic._napari.to_layers import ResultLayers
-from napari_mambamic.classify import classify_image, iter_embeddings
+from napari_mambamic.classify import classify_image
+from napari_mambamic.embeddings import iter_embeddings
 from napari_mambamic.errors import EmbeddingError
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import ObjectTiles, plan_tiles, tiles_at_points, tiles_of_objects

@@ -296,7 +296,7 @@ def test_channels_of_several_layers_are_reviewed_and_are_no_single_file(
     for i, name in enumerate("rgb"):
         imsave(tmp_path / f"{name}.tif", sheet[:96, :288, i], check_contrast=False)
         planes += viewer.open(tmp_path / f"{name}.tif", plugin="napari")
-    (layer,) = classify_layer(viewer, planes[0], channels=planes, device="cpu")
+    classify_layer(viewer, planes[0], channels=planes, device="cpu")
     panel = ReviewPanel(viewer)
     qtbot.addWidget(panel)
     panel.start()

@@ -234,6 +234,6 @@ def iter_embeddings_of(
     if kept is not None and np.isfinite(kept[results.is_done, :1]).all():
         return kept
     classifier = yield from iter_classifier_of(results)
-    from napari_mambamic.classify import iter_embeddings
+    from napari_mambamic.embeddings import iter_embeddings
 
     return (yield from iter_embeddings(image, classifier, results))

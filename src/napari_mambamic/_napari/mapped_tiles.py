@@ -100,8 +100,9 @@ class Mapped:
         names = self.results.class_names
         counts = np.bincount(self.labels[self.rows[tiles]], minlength=len(names))
         most = [f"{counts[i]:,} {names[i]}" for i in np.argsort(-counts) if counts[i]]
-        rest = ", ..." if len(most) > 4 else ""
-        return f"{len(tiles):,} of {len(self.shown):,} tiles selected: {', '.join(most[:4])}{rest}."
+        rest = ", ..." if len(most) > 4 else "."
+        selected = f"{len(tiles):,} of {len(self.shown):,} tiles selected"
+        return f"{selected}: {', '.join(most[:4])}{rest}"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Points
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -31,6 +30,7 @@ from napari_mambamic._napari.classified import Classified
 from napari_mambamic._napari.from_layer import LayerPlane
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.result_box import ResultBox
+from napari_mambamic._napari.review_keys import LAYER_KEYS, AreaButton, KeyArea
 from napari_mambamic._napari.reviewed_plane import (
     Learned,
     Opened,
@@ -60,56 +60,6 @@ ORDERS = {
 }
 _PICTURE = 224  # px on the screen
 _TILES_IN_VIEW = 5  # along the shorter side of the canvas, when a review begins
-_KEYS = {
-    Qt.Key.Key_Return: "accept",
-    Qt.Key.Key_Enter: "accept",
-    Qt.Key.Key_S: "skip",
-    Qt.Key.Key_U: "undo",
-    Qt.Key.Key_Left: "back",
-    Qt.Key.Key_Right: "forward",
-}
-_LAYER_KEYS = {"Enter": "accept", "s": "skip", "u": "undo", "Left": "back", "Right": "forward"}
-
-
-class KeyArea(QWidget):
-    """Where the keys of the review work, whichever button in it has the focus."""
-
-    pressed = Signal(str)  # an action, or the digit of a class
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAccessibleName("Tile under review")
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Tell what a key means."""
-        action = action_of(event)
-        if action is None:
-            super().keyPressEvent(event)
-        else:
-            self.pressed.emit(action)
-            event.accept()
-
-
-class AreaButton(QPushButton):
-    """A button that leaves the keys of the review to the area; Space presses it."""
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Arrows would move the focus, and Enter may press."""
-        if action_of(event) is None:
-            super().keyPressEvent(event)
-        else:
-            event.ignore()
-
-
-def action_of(event: QKeyEvent) -> str | None:
-    """What a key means in a review, or None."""
-    if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier:
-        return None  # Ctrl+S is napari's
-    key = event.key()
-    if Qt.Key.Key_1 <= key <= Qt.Key.Key_9:
-        return str(int(key) - int(Qt.Key.Key_0))
-    return _KEYS.get(key)
 
 
 class ReviewPanel(RunPanel):
@@ -412,7 +362,7 @@ class ReviewPanel(RunPanel):
         self.frame.editable = False
         for number in range(1, 10):
             self.frame.bind_key(str(number), self._key(str(number)))
-        for key, action in _LAYER_KEYS.items():
+        for key, action in LAYER_KEYS.items():
             self.frame.bind_key(key, self._key(action))
         self._viewer.add_layer(self.frame)
         self._viewer.layers.selection.active = self.frame
