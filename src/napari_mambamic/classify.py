@@ -25,7 +25,7 @@ from napari_mambamic.foreground import (
 from napari_mambamic.image import ImagePyramid, as_image
 from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.patches import PatchSpec, check_channels
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 from napari_mambamic.provenance import provenance_of
 from napari_mambamic.results import TileResults
 from napari_mambamic.run_store import RunStore, key_of
@@ -139,7 +139,7 @@ def classify_image(
         coverage=coverage,
         keep_in=keep_in,
     )
-    return drain(steps, on_progress)
+    return drained(steps, on_progress)
 
 
 def classify_objects(
@@ -188,7 +188,7 @@ def classify_objects(
         coverage=coverage,
         keep_in=keep_in,
     )
-    return drain(steps, on_progress)
+    return drained(steps, on_progress)
 
 
 def iter_classify(
@@ -443,17 +443,3 @@ def _in_words(within: Any) -> Any:
     if isinstance(within, (list, tuple)):
         return [np.asarray(polygon).tolist() for polygon in within]
     return f"mask of {int(np.count_nonzero(np.asarray(within)))} px"
-
-
-def drain(
-    steps: Generator[Progress, None, TileResults], on_progress: OnProgress | None
-) -> TileResults:
-    """Run the steps of `iter_classify` to their end; `on_progress` is told each."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            results: TileResults = stop.value
-            return results
-        if on_progress is not None:
-            on_progress(progress)

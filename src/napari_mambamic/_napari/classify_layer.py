@@ -33,7 +33,7 @@ from napari_mambamic._napari.from_layer import (
 from napari_mambamic._napari.settings import weights_source
 from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps, maps_of
 from napari_mambamic.errors import ImageError, WeightsError
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.schedule import View
 from napari_mambamic.weights.store import (
@@ -250,13 +250,7 @@ def classify_layer(
         view_first=False,
         **options,
     )
-    steps = iter_request(request)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            everything: list[TileResults] = stop.value
-            break
+    everything = drained(iter_request(request))
     shown = result_layers_of(viewer, request, everything[0])
     for number, results in enumerate(everything):
         shown.finish(results, plane=number)

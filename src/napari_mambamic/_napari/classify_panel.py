@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -264,7 +263,7 @@ class ClassifyPanel(RunPanel):
         self.results, self._shown, self._next_update = None, None, 0.0
         self._everything, self._final, self._fresh = [], [], []
         self._warn([])
-        self._run(_results_or_sentence, self._request)
+        self._run(iter_request, self._request)
         self._show_weights()
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
 
@@ -536,20 +535,6 @@ class ClassifyPanel(RunPanel):
         super()._set_running(running)
         for button in (self.save_button, self.script_button):
             button.setEnabled(not running and self.results is not None)
-
-
-def _results_or_sentence(
-    request: Request,
-) -> Generator[Progress, None, list[TileResults] | str]:
-    """Run a request in the worker's thread.
-
-    An error that is a sentence for the user is returned as one: if it were raised, napari would
-    show it as a defect of the program, with its traceback.
-    """
-    try:
-        return (yield from iter_request(request))
-    except MambamicError as error:
-        return str(error)
 
 
 def _picture_or_sentence(request: Request, spec: PatchSpec) -> NDArray[np.uint8] | str:

@@ -34,8 +34,8 @@ from napari_mambamic._napari.mapped_tiles import (
     CLOSED,
     Mapped,
     Similar,
-    mapped_or_sentence,
-    similar_or_sentence,
+    iter_mapped,
+    iter_similar,
 )
 from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
 from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
@@ -211,7 +211,7 @@ class EmbeddingMapPanel(RunPanel):
             plane = None
         self._say("Drawing the map ...")
         method = METHODS[self.method.currentText()]
-        self._run(mapped_or_sentence, self._layer, plane, results, method)
+        self._run(iter_mapped, self._layer, plane, results, method)
 
     def _show_progress(self, progress: Progress) -> None:
         self.progress.setRange(0, progress.total)
@@ -338,7 +338,7 @@ class EmbeddingMapPanel(RunPanel):
             return
         self._say("Comparing ...")
         count = self.how_many.value()
-        self._run(similar_or_sentence, self.mapped.results, self.selected, count)
+        self._run(iter_similar, self.mapped.results, self.selected, count)
 
     def _show_similar(self, found: Similar) -> None:
         self.select(found.tiles, captions=[f"{d:.3f}" for d in found.distances])

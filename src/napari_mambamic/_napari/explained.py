@@ -51,7 +51,6 @@ def explained_of(viewer: ViewerModel, layer: Layer | None) -> Classified:
 
 def iter_explained(
     explained: Classified,
-    *,
     numbers: list[int] | None,
     target: str | None,
     method: Method,

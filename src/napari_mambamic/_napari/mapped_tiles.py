@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from napari_mambamic._napari.classified import iter_embeddings_of
 from napari_mambamic._napari.from_layer import LayerPlane
-from napari_mambamic.errors import MambamicError
+from napari_mambamic.errors import ImageError
 from napari_mambamic.explain.embedding_map import (
     EmbeddingMap,
     Method,
@@ -114,19 +114,16 @@ class Similar:
     n_queries: int
 
 
-def mapped_or_sentence(
+def iter_mapped(
     layer: Layer, plane: LayerPlane | None, results: TileResults, method: Method
-) -> Generator[Progress, None, Mapped | str]:
-    """Draw a map in the worker's thread; raised errors would be shown as defects of the program."""
-    try:
-        done = results.is_done
-        if plane is not None:
-            results.embeddings = yield from iter_embeddings_of(plane.image, results)
-        elif results.embeddings is None:
-            return CLOSED
-        drawn = yield from iter_embedding_map(results.embeddings, method=method)
-    except MambamicError as error:
-        return str(error)
+) -> Generator[Progress, None, Mapped]:
+    """Draw a map, in the worker's thread."""
+    done = results.is_done
+    if plane is not None:
+        results.embeddings = yield from iter_embeddings_of(plane.image, results)
+    elif results.embeddings is None:
+        raise ImageError(CLOSED)
+    drawn = yield from iter_embedding_map(results.embeddings, method=method)
     shown = np.flatnonzero(np.isfinite(drawn.coordinates[:, 0]) & done)
     rows = np.full(len(results), -1)
     rows[shown] = np.arange(len(shown))
@@ -147,19 +144,16 @@ def mapped_or_sentence(
     )
 
 
-def similar_or_sentence(
+def iter_similar(
     results: TileResults, queries: NDArray[np.intp], count: int
-) -> Generator[Progress, None, Similar | str]:
+) -> Generator[Progress, None, Similar]:
     """Find tiles like some others, without these, in the worker's thread."""
     if len(queries) > _MOST_QUERIES:
         queries = queries[np.linspace(0, len(queries) - 1, _MOST_QUERIES).astype(int)]
-    try:
-        more = count + len(queries)
-        found, distances = yield from iter_find_similar(
-            results.embeddings, results.embeddings[queries], more
-        )
-    except MambamicError as error:
-        return str(error)
+    more = count + len(queries)
+    found, distances = yield from iter_find_similar(
+        results.embeddings, results.embeddings[queries], more
+    )
     others = ~np.isin(found, queries)
     return Similar(found[others][:count], distances[others][:count], len(queries))
 

@@ -76,24 +76,19 @@ def iter_open(
     reviewed: Classified,
 ) -> Generator[Opened | Progress, None, NDArray[np.float32] | str]:
     """Read the corrections of the image, then give the embeddings, or why there are none."""
-    try:
-        facts = facts_of(reviewed)
-        weights = reviewed.results.provenance.get("weights", {})
-        path, note = sidecar_path(
-            facts["path"], name=facts["name"], plane_shape=facts["plane_shape"]
-        )
-        sidecar = Sidecar(facts)
-        if path.exists():
-            sidecar = sidecar.joined(Sidecar.read(path))
-        corrections = Corrections(
-            sidecar,
-            plane=reviewed.plane.index,
-            pixel_size_um=reviewed.plane.image.pixel_size_um,
-            weights=str(weights.get("name", "")),
-            sha256=str(weights.get("sha256", "")),
-        )
-    except MambamicError as error:
-        return str(error)
+    facts = facts_of(reviewed)
+    weights = reviewed.results.provenance.get("weights", {})
+    path, note = sidecar_path(facts["path"], name=facts["name"], plane_shape=facts["plane_shape"])
+    sidecar = Sidecar(facts)
+    if path.exists():
+        sidecar = sidecar.joined(Sidecar.read(path))
+    corrections = Corrections(
+        sidecar,
+        plane=reviewed.plane.index,
+        pixel_size_um=reviewed.plane.image.pixel_size_um,
+        weights=str(weights.get("name", "")),
+        sha256=str(weights.get("sha256", "")),
+    )
     compile_colormaps()  # or the window would wait for it
     yield Opened(corrections, path, note)
     try:

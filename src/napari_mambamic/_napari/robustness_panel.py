@@ -100,7 +100,7 @@ class RobustnessPanel(RunPanel):
             self._say(str(error), is_error=True)
             return
         self.report = None
-        self._run(_report_or_sentence, classified, self.most.value())
+        self._run(_iter_report, classified, self.most.value())
 
     def save(self, path: str) -> None:
         """Write the report; the ending says in which format."""
@@ -176,20 +176,15 @@ class RobustnessPanel(RunPanel):
             self._say("Stopped.")
 
 
-def _report_or_sentence(
-    classified: Classified, most: int
-) -> Generator[Progress, None, RobustnessReport | str]:
-    """Measure in the worker's thread; raised errors would be shown as defects of the program."""
+def _iter_report(classified: Classified, most: int) -> Generator[Progress, None, RobustnessReport]:
+    """Measure on some of the tiles, in the worker's thread."""
+    classifier = yield from iter_classifier_of(classified.results)
     from napari_mambamic.explain.robustness import iter_robustness_of_tiles, sampled
 
-    try:
-        classifier = yield from iter_classifier_of(classified.results)
-        results = classified.results
-        done: NDArray[Any] = np.flatnonzero(results.is_done)
-        tiles = [results.tiles[i] for i in done[sampled(len(done), most)].tolist()]
-        return (yield from iter_robustness_of_tiles(classified.plane.image, tiles, classifier))
-    except MambamicError as error:
-        return str(error)
+    results = classified.results
+    done: NDArray[Any] = np.flatnonzero(results.is_done)
+    tiles = [results.tiles[i] for i in done[sampled(len(done), most)].tolist()]
+    return (yield from iter_robustness_of_tiles(classified.plane.image, tiles, classifier))
 
 
 def _write_picture(chart: Chart, path: str) -> None:
