@@ -23,8 +23,9 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 
 import napari
-from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel, _features_of
+from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel
 from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.map_features import features_of
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.explain.embedding_map import embedding_map, find_similar
 from napari_mambamic.results import TileResults
@@ -121,7 +122,7 @@ def main() -> None:
     panel.select(few)  # adds the layers that show it
     panel.select(half)
     settle(panel)
-    features = _features_of(panel.mapped, None, False)
+    features = features_of(panel.mapped, None, False)
     report["held_ms"] = {
         "recolour": held(lambda: scatter.colour(colours), panel),
         "choose another colouring": held(

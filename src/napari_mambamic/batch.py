@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.classify import FlowMaker, drain, iter_classify
+from napari_mambamic.classify import FlowMaker, iter_classify
 from napari_mambamic.errors import ClusterError, ExportError, ImageError, MambamicError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.weights.store import read_manifest
 
@@ -421,7 +421,7 @@ def _outcome_of(
     try:
         asked = request.provenance(job.path)  # of the file as it is before it is read
         image = open_image(job.path, **request.opening)
-        results = drain(
+        results = drained(
             iter_classify(
                 image, classifier, keep_in=request.runs / job.name, flow=flow, **request.cutting
             ),

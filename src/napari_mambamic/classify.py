@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mambamic.errors import EmbeddingError, ImageError, NothingToClassify, PixelSizeMissing
+from napari_mambamic.errors import ImageError, NothingToClassify, PixelSizeMissing
+from napari_mambamic.flow import Distances, Flow, Predicting
 from napari_mambamic.foreground import (
     Foreground,
     can_be_overseen,
@@ -26,12 +24,12 @@ from napari_mambamic.foreground import (
 )
 from napari_mambamic.image import ImagePyramid, as_image
 from napari_mambamic.memory import freed_memory_kept
-from napari_mambamic.patches import PatchSpec, check_channels, read_patches, read_tiles
-from napari_mambamic.progress import Progress
-from napari_mambamic.read_ahead import read_ahead
+from napari_mambamic.patches import PatchSpec, check_channels
+from napari_mambamic.progress import Progress, drained
+from napari_mambamic.provenance import provenance_of
 from napari_mambamic.results import TileResults
 from napari_mambamic.run_store import RunStore, key_of
-from napari_mambamic.schedule import Schedule, View
+from napari_mambamic.schedule import View
 from napari_mambamic.tiling import (
     ObjectTiles,
     Tile,
@@ -49,9 +47,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[Progress], object]
 Region = tuple[int, int, int, int]
-Distances = NDArray[np.float32] | None
-Predicted = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], Distances]
-FlowMaker = Callable[..., "Predicting"]
+FlowMaker = Callable[..., Predicting]
 _MANY_TILES = 100_000
 # Settings that change no probability.
 _NOT_DECISIVE = ("batch_size", "unsure_below", "count_unsure", "coverage")
@@ -143,7 +139,7 @@ def classify_image(
         coverage=coverage,
         keep_in=keep_in,
     )
-    return drain(steps, on_progress)
+    return drained(steps, on_progress)
 
 
 def classify_objects(
@@ -192,7 +188,7 @@ def classify_objects(
         coverage=coverage,
         keep_in=keep_in,
     )
-    return drain(steps, on_progress)
+    return drained(steps, on_progress)
 
 
 def iter_classify(
@@ -323,59 +319,6 @@ def iter_classify(
     return results
 
 
-def iter_embeddings(
-    image: Any, classifier: TileClassifier, results: TileResults
-) -> Generator[Progress, None, NDArray[np.float32]]:
-    """Compute the embeddings of tiles that were classified, for results that did not keep them.
-
-    Parameters
-    ----------
-    image : array-like, list of array-like or ImagePyramid
-        That the results are of.
-    classifier : TileClassifier
-        With the weights that the results are of.
-    results : TileResults
-        They are not changed.
-
-    Returns
-    -------
-    ndarray
-        (n_tiles, d) float32; rows of NaN are tiles that were not classified.
-
-    Raises
-    ------
-    EmbeddingError
-        The weights or the image are not those of the results.
-    """
-    pyramid = as_image(image).with_chunk_cache()
-    provenance = results.provenance
-    if channels := provenance["settings"].get("channels"):
-        pyramid = pyramid.with_channels(channels)
-    if provenance["weights"]["sha256"] != classifier.manifest.sha256:
-        raise EmbeddingError(
-            f"The results are of weights {provenance['weights']['name']!r}, and those of this name "
-            f"have changed since. Classify again."
-        )
-    before, now = provenance["image"], pyramid
-    if [before["n_channels"], *before["plane_shape"]] != [now.n_channels, *now.plane_shape]:
-        raise EmbeddingError(
-            f"The results are of an image of {before['plane_shape']} px with "
-            f"{before['n_channels']} channel(s), and {now.name!r} has {list(now.plane_shape)} px "
-            f"with {now.n_channels}. Classify again, and keep the embeddings."
-        )
-    wanted = np.flatnonzero(results.is_done)
-    embeddings = np.full((len(results), 0), np.nan, np.float32)
-    flow = Flow(pyramid, results.tiles, classifier, None, None)
-    begin, done = time.perf_counter(), 0
-    for batch, _, found, _ in flow.predictions(wanted, classifier.batch_size()):
-        if not embeddings.shape[1]:
-            embeddings = np.full((len(results), found.shape[1]), np.nan, np.float32)
-        embeddings[batch] = found
-        done += len(batch)
-        yield Progress(done, len(wanted), time.perf_counter() - begin, "Embeddings", batch)
-    return embeddings
-
-
 def _distances_of(classifier: TileClassifier, patches: NDArray[np.float32]) -> NDArray[np.float32]:
     distances = classifier.predict_prepared(patches).distances
     return np.zeros(len(patches), np.float32) if distances is None else distances
@@ -389,95 +332,6 @@ def _keep_distances(
     if results.distances is None:
         results.distances = np.full(len(results), np.nan, np.float32)
     results.distances[tiles] = distances
-
-
-class Predicting(Protocol):
-    """Turns tiles into predictions, in this process (`Flow`) or elsewhere."""
-
-    def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
-        """As `Flow.predictions`."""
-
-
-class Flow:
-    """From tiles to predictions: some batches are read while one is with the network."""
-
-    def __init__(
-        self,
-        image: ImagePyramid,
-        tiles: Sequence[Tile],
-        classifier: TileClassifier,
-        foreground: Foreground | None,
-        view: Callable[[], View | None] | None,
-    ) -> None:
-        self.image, self.tiles, self.classifier = image, tiles, classifier
-        self.foreground, self.view = foreground, view
-        self.level = _level_of(image, tiles, classifier.manifest.patch)
-        self.on_gpu = classifier.device.device.type != "cpu"
-
-    def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
-        """Numbers of the tiles of each batch, their probabilities, embeddings and distances.
-
-        Distances are None where the weights have no statistics of their training set.  Tiles that
-        turn out to be background get NaN.
-        """
-        schedule = schedule_of(self.image, self.tiles, wanted, self.classifier.manifest.patch)
-        block = self.image.chunk_shape(self.level)
-        # In memory, pixels come faster than threads could bring them; a GPU waits for neither.
-        threads = 4 if self.on_gpu else int(block is not None)
-        waiting: deque[tuple[NDArray[np.intp], NDArray[np.bool_], Any]] = deque()
-        with closing(
-            read_ahead(self._batches(schedule, size), self._read, threads=threads, ahead=threads)
-        ) as batches:
-            for batch, (held, patches) in batches:
-                begun = self.classifier.begin(patches) if len(patches) else None
-                waiting.append((batch, held, begun))
-                if len(waiting) > self.on_gpu:  # while it computes, the next one is sent
-                    yield self._finished(*waiting.popleft())
-            while waiting:
-                yield self._finished(*waiting.popleft())
-
-    def _batches(self, schedule: Schedule, size: int) -> Iterator[NDArray[np.intp]]:
-        while len(schedule):
-            if self.view is not None:
-                schedule.look_at(self.view())
-            yield schedule.take(size)
-
-    def _read(self, batch: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        tiles = [self.tiles[i] for i in batch]
-        held = np.ones(len(batch), bool)
-        if self.foreground is not None:
-            for i, tile in enumerate(tiles):
-                pixels = read_tiles(self.image, [tile], level=self.level)
-                held[i] = self.foreground.of_patches(pixels)[0]
-        kept = [tile for tile, holds in zip(tiles, held, strict=True) if holds]
-        return held, read_patches(self.image, kept, self.classifier.manifest.patch)
-
-    def _finished(self, batch: NDArray[np.intp], held: NDArray[np.bool_], begun: Any) -> Predicted:
-        shape = len(batch), len(self.classifier.class_names)
-        probabilities = np.full(shape, np.nan, np.float32)
-        if begun is None:
-            return batch, probabilities, np.empty((len(batch), 0), np.float32), None
-        predicted = self.classifier.finish(begun)
-        probabilities[held] = predicted.probabilities
-        embeddings = np.full((len(batch), predicted.embeddings.shape[1]), np.nan, np.float32)
-        embeddings[held] = predicted.embeddings
-        distances = None
-        if predicted.distances is not None:
-            distances = np.full(len(batch), np.nan, np.float32)
-            distances[held] = predicted.distances
-        return batch, probabilities, embeddings, distances
-
-
-def schedule_of(
-    image: ImagePyramid, tiles: Sequence[Tile], wanted: NDArray[np.intp], spec: PatchSpec
-) -> Schedule:
-    """The order in which tiles are read: block by block of the level that they are read from."""
-    block = image.chunk_shape(_level_of(image, tiles, spec))
-    return Schedule(tiles, wanted, block=block)
-
-
-def _level_of(image: ImagePyramid, tiles: Sequence[Tile], spec: PatchSpec) -> int:
-    return image.level_for(tiles[0].size / spec.patch_size)
 
 
 def plan(
@@ -589,52 +443,3 @@ def _in_words(within: Any) -> Any:
     if isinstance(within, (list, tuple)):
         return [np.asarray(polygon).tolist() for polygon in within]
     return f"mask of {int(np.count_nonzero(np.asarray(within)))} px"
-
-
-def provenance_of(
-    image: ImagePyramid, classifier: TileClassifier, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """What is needed to tell, and to repeat, how results were made."""
-    manifest = classifier.manifest
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("napari-mambamic", "torch", "numpy")},
-        },
-        "image": {
-            "name": image.name,
-            "plane_shape": list(image.plane_shape),
-            "n_channels": image.n_channels,
-            "dtype": str(image.dtype),
-            "pixel_size_um": image.pixel_size_um and list(image.pixel_size_um),
-            "path": image.path or None,
-            "opened_with": dict(image.opened_with),
-        },
-        "weights": {
-            "name": manifest.name,
-            "network": manifest.network,
-            "sha256": manifest.sha256,
-            "licence": manifest.licence,
-            "credit": manifest.credit,
-            "title": manifest.title,
-            "trust": dict(manifest.trust),
-        },
-        "device": classifier.device.reason,
-        "precision": classifier.precision,
-        "settings": settings,
-    }
-
-
-def drain(
-    steps: Generator[Progress, None, TileResults], on_progress: OnProgress | None
-) -> TileResults:
-    """Run the steps of `iter_classify` to their end; `on_progress` is told each."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            results: TileResults = stop.value
-            return results
-        if on_progress is not None:
-            on_progress(progress)

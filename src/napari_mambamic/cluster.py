@@ -32,8 +32,8 @@ from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 from numpy.typing import NDArray
 
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.classify import Distances, Flow, Predicted, schedule_of
 from napari_mambamic.errors import ClusterError, ImageError, MambamicError
+from napari_mambamic.flow import Distances, Flow, Predicted, schedule_of
 from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image

@@ -22,7 +22,7 @@ from skimage.segmentation import clear_border, watershed
 
 from napari_mambamic.errors import ImageError, MambamicError
 from napari_mambamic.image import ImagePyramid, as_image
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 
 MOST_PIXELS = 100_000_000  # looked at in one go; the label image and the mask take 9 bytes a pixel
 _WHOLE_SAMPLE = 4_000_000  # px; a larger plane is sampled
@@ -164,13 +164,7 @@ def find_objects(
     >>> np.unique(find_objects(image)).tolist()
     [0, 1, 2]
     """
-    steps = iter_find_objects(image, settings, region=region)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            labels: NDArray[np.int32] = stop.value
-            return labels
+    return drained(iter_find_objects(image, settings, region=region))
 
 
 def iter_find_objects(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from napari_mambamic.results import TileResults
+
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +57,17 @@ class Progress:
         """Time left at the mean speed so far, or None while it is unknown."""
         speed = self.tiles_per_second
         return (self.total - self.done) / speed if speed > 0 else None
+
+
+def drained(
+    steps: Generator[Step, None, Result], on_progress: Callable[[Step], object] | None = None
+) -> Result:
+    """Run a generator to its end and give what it returns; `on_progress` is told each step."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        if on_progress is not None:
+            on_progress(step)

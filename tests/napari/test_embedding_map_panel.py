@@ -11,10 +11,12 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox
 
 from napari_mambamic import classify_layer
-from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel, tiles_of_features
+from napari_mambamic._napari.embedding_map_panel import EmbeddingMapPanel
 from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.map_features import tiles_of_features
 from napari_mambamic._napari.to_layers import ResultLayers
-from napari_mambamic.classify import classify_image, iter_embeddings
+from napari_mambamic.classify import classify_image
+from napari_mambamic.embeddings import iter_embeddings
 from napari_mambamic.errors import EmbeddingError
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import ObjectTiles, plan_tiles, tiles_at_points, tiles_of_objects
@@ -134,6 +136,16 @@ def test_the_map_of_real_cells_appears_and_lays_kinds_apart(
     middles = np.array([places[row_of == row].mean(axis=0) for row in range(3)])
     nearest = np.linalg.norm(places[:, np.newaxis] - middles, axis=2).argmin(axis=1)
     assert (nearest == row_of).mean() > 0.8  # a third by chance
+
+
+def test_embeddings_of_channels_of_several_layers_are_computed_again(
+    viewer, map_panel, draw, sheet, classifier
+):
+    planes = [viewer.add_image(sheet[:192, :288, i], name=name) for i, name in enumerate("rgb")]
+    (layer,) = classify_layer(viewer, planes[0], channels=planes, device="cpu")
+    draw()
+    expected = classify_image(sheet[:192, :288], classifier).embeddings
+    np.testing.assert_allclose(layer.metadata["results"].embeddings, expected, atol=1e-4)
 
 
 def test_kept_embeddings_are_those_of_the_run(viewer, cells_layer, panel, finish, classifier):

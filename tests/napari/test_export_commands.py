@@ -119,6 +119,18 @@ def test_the_picture_of_a_volume_is_of_the_plane_that_was_classified(viewer, pre
         assert picture.getpixel((40, 40)) == (200, 200, 200)
 
 
+def test_the_picture_is_of_the_image_that_was_classified_whatever_its_name(
+    classes, viewer, press, tmp_path
+):
+    viewer.layers["cells"].name = "another name"
+    viewer.add_image(np.zeros((40, 60), np.uint8), name="cells")
+    classes.main.metadata["results"].probabilities[:] = np.nan
+    viewer.layers.selection.active = classes.main
+    press("Export classes as a picture", tmp_path / "a.png")
+    with Picture.open(tmp_path / "a.png") as picture:
+        assert picture.getpixel((40, 40)) == (90, 90, 90)
+
+
 def test_outlines_are_those_of_the_objects(viewer, press, tmp_path):
     layer = viewer.add_image(np.zeros((2, 40, 60), np.uint8), name="cells")
     labels = np.zeros((2, 40, 60), np.int32)

@@ -14,6 +14,7 @@ from skimage.io import imsave
 from napari_mambamic._napari.classify_layer import classifier_for, classify_layer
 from napari_mambamic._napari.review_panel import ReviewPanel
 from napari_mambamic._napari.to_layers import results_of
+from napari_mambamic.classify import classify_image
 from napari_mambamic.training.corrections import SUFFIX, Sidecar, samples_from_corrections
 
 
@@ -248,7 +249,7 @@ def test_labelling_goes_on_while_the_network_looks_at_the_tiles(
         go_on.wait(60)
         return classifier_for(*arguments)
 
-    monkeypatch.setattr("napari_mambamic._napari.reviewed_plane.classifier_for", slow)
+    monkeypatch.setattr("napari_mambamic._napari.classify_layer.classifier_for", slow)
     panel.start()
     qtbot.waitUntil(lambda: panel.review is not None, timeout=30_000)
     first = panel.review.current
@@ -288,11 +289,34 @@ def test_cells_of_a_labels_layer_are_reviewed(viewer, qtbot):
     assert not panel.class_buttons[0].isEnabled()
 
 
+def test_channels_of_several_layers_are_reviewed_and_are_no_single_file(
+    viewer, qtbot, tmp_path, sheet, classifier
+):
+    planes = []
+    for i, name in enumerate("rgb"):
+        imsave(tmp_path / f"{name}.tif", sheet[:96, :288, i], check_contrast=False)
+        planes += viewer.open(tmp_path / f"{name}.tif", plugin="napari")
+    classify_layer(viewer, planes[0], channels=planes, device="cpu")
+    panel = ReviewPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.start()
+    settle(panel, qtbot)
+    expected = classify_image(sheet[:96, :288], classifier).embeddings
+    np.testing.assert_allclose(panel._embeddings, expected, atol=1e-4)
+    panel.act("2")
+    settle(panel, qtbot)
+    assert results_of(viewer.layers["r corrected"])[0].provenance["corrected"] == {"labels": 1}
+    assert not list(tmp_path.glob(f"*{SUFFIX}"))  # one file alone would be another image
+    (kept,) = (tmp_path / "data").rglob(f"*{SUFFIX}")
+    assert Sidecar.read(kept).image["name"] == "r + g + b"
+    assert Sidecar.read(kept).image["path"] is None
+
+
 def test_without_results_a_sentence_says_what_to_do(viewer, qtbot):
     panel = ReviewPanel(viewer)
     qtbot.addWidget(panel)
     panel.start()
-    assert "Press Classify first" in panel.message.text()
+    assert "Press Classify in the panel" in panel.message.text()
 
 
 def test_every_input_has_a_name_and_a_tooltip(begun):

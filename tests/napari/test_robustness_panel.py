@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QPushButton, QSpinBox, QTable
 from skimage.io import imread
 
 from napari_mambamic import as_image, robustness_of_tiles
+from napari_mambamic._napari.classified import weights_of
 from napari_mambamic._napari.classify_layer import classify_layer
 from napari_mambamic._napari.robustness_panel import RobustnessPanel
+from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.explain import robustness as measuring
 from napari_mambamic.explain.perturbations import PERTURBATIONS
+from napari_mambamic.weights.store import bundled_folder
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def test_cancel_stops_and_shows_nothing(robust, viewer, classes, finish, qtbot):
 def test_a_closed_image_gets_a_sentence(robust, viewer, classes):
     viewer.layers.remove("cells")
     robust.run_button.click()
-    assert "shows the classes of is closed" in robust.message.text()
+    assert "was made of is closed" in robust.message.text()
 
 
 def test_channels_of_a_run_are_found_again(robust, viewer, sheet, finish, two_perturbations):
@@ -105,6 +109,30 @@ def test_channels_of_a_run_are_found_again(robust, viewer, sheet, finish, two_pe
     robust.run_button.click()
     finish(robust)
     assert robust.report.rows == by_colour.rows
+
+
+def test_weights_that_were_opened_as_a_file_are_found_again(
+    robust, viewer, sheet, finish, two_perturbations, tmp_path
+):
+    bundled = bundled_folder() / "blood-cells-t.safetensors"
+    path = tmp_path / "mine.safetensors"
+    shutil.copyfile(bundled, path)
+    fields = json.loads(bundled.with_suffix(".json").read_text(encoding="utf-8"))
+    about = json.dumps(fields | {"name": "mine"})
+    path.with_suffix(".json").write_text(about, encoding="utf-8")
+    image = viewer.add_image(sheet[:96, :288], name="cells", rgb=True)
+    (layer,) = classify_layer(viewer, image, weights=str(path), device="cpu")
+    assert weights_of(results_of(layer)[0]) == str(path)
+    robust.run_button.click()
+    finish(robust)
+    assert robust.report is not None, robust.message.text()
+    fields["sha256"] = "0" * 64
+    path.with_suffix(".json").write_text(json.dumps(fields | {"name": "mine"}), encoding="utf-8")
+    assert weights_of(results_of(layer)[0]) == "blood-cells-t"  # the same, by another name
+    results_of(layer)[0].provenance["weights"]["sha256"] = "1" * 64
+    robust.run_button.click()
+    finish(robust)
+    assert "'mine', which have changed since. Classify" in robust.message.text()
 
 
 def test_the_report_is_saved(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,17 @@ def script_of(page, *, heading):
 def test_every_public_name_is_in_the_reference():
     described = set(re.findall(r"^::: \S*?(\w+)$", text("api.md"), re.M)) | set(vars(errors))
     assert set(napari_mambamic.__all__) <= described
+
+
+def test_the_architecture_page_names_every_module_and_the_layers_that_are_held():
+    package = Path(napari_mambamic.__file__).parent
+    modules = {path.name for path in package.rglob("*.py")} - {"__init__.py", "__main__.py"}
+    page = text("architecture.md")
+    assert not {name for name in modules if name not in page}
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = [each["layers"] for each in contracts if each["type"] == "layers"]
+    assert "\n```\n" + "\n".join(layers) + "\n```\n" in page
 
 
 def test_every_command_is_told_of(capsys):

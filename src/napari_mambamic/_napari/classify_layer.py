@@ -33,7 +33,7 @@ from napari_mambamic._napari.from_layer import (
 from napari_mambamic._napari.settings import weights_source
 from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps, maps_of
 from napari_mambamic.errors import ImageError, WeightsError
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.schedule import View
 from napari_mambamic.weights.store import (
@@ -141,15 +141,12 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
     Returns the results of each plane.  A `Progress` counts the tiles of all planes, and its
     results are those of the plane at work.
     """
-    if request.weights in list_weights() and not is_here(request.weights):
-        yield from iter_fetch(request.weights, source=weights_source())
-    yield Progress(0, 0, message="Loading the weights")
     compiling = threading.Thread(target=compile_colormaps, daemon=True)
     compiling.start()
+    classifier = yield from iter_classifier(request.weights, request.device)
+    compiling.join()  # or the window would wait for it
     from napari_mambamic.classify import iter_classify
 
-    classifier = classifier_for(request.weights, request.device)
-    compiling.join()  # or the window would wait for it
     everything: list[TileResults] = []
     begin, before = time.perf_counter(), 0
     for number, plane in enumerate(request.planes):
@@ -253,13 +250,7 @@ def classify_layer(
         view_first=False,
         **options,
     )
-    steps = iter_request(request)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            everything: list[TileResults] = stop.value
-            break
+    everything = drained(iter_request(request))
     shown = result_layers_of(viewer, request, everything[0])
     for number, results in enumerate(everything):
         shown.finish(results, plane=number)
@@ -276,6 +267,14 @@ def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults
         heatmaps=request.heatmaps,
         channel_axis=request.channel_axis,
     )
+
+
+def iter_classifier(weights: str, device: str) -> Generator[Progress, None, TileClassifier]:
+    """Fetch weights that are not here yet, and load them, on any thread."""
+    if weights in list_weights() and not is_here(weights):
+        yield from iter_fetch(weights, source=weights_source())
+    yield Progress(0, 0, message="Loading the weights")
+    return classifier_for(weights, device)
 
 
 def classifier_for(weights: str, device: str) -> TileClassifier:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -42,8 +41,9 @@ from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
-from napari_mambamic._napari.run_panel import RunPanel, in_words
+from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
 from napari_mambamic._napari.to_layers import ResultLayers, maps_of
+from napari_mambamic._napari.trust_options import TrustOptions
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.patches import PatchSpec
@@ -100,11 +100,7 @@ class ClassifyPanel(RunPanel):
         for box, name in ((self.first_plane, "First plane"), (self.last_plane, "Last plane")):
             box.setAccessibleName(name)
             box.setToolTip(f"{name} of the range, counted from 0 along the first axis")
-        self.planes_row = QWidget()
-        planes_layout = QHBoxLayout(self.planes_row)
-        planes_layout.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.planes, self.first_plane, self.last_plane):
-            planes_layout.addWidget(widget, 1)
+        self.planes_row = row_of(self.planes, self.first_plane, self.last_plane)
         self.device = QComboBox()
         self.device.setAccessibleName("Device")
         for text, name in DEVICES.items():
@@ -194,29 +190,10 @@ class ClassifyPanel(RunPanel):
             "For the Embedding map panel, which otherwise computes them when it needs them. "
             "100,000 tiles take 300 to 400 MB of memory"
         )
-        self.unsure_below = QDoubleSpinBox()
-        self.unsure_below.setRange(0, 1)
-        self.unsure_below.setSingleStep(0.05)
-        self.unsure_below.setSpecialValueText("off")
-        self.unsure_below.setToolTip(
-            "Tiles whose class is less probable than this are shown in grey, as unsure; also after "
-            "a run. The probabilities are calibrated: of tiles with 0.8, about 80 % are right, on "
-            "images like those of the training"
-        )
-        self.count_unsure = QCheckBox("Count the unsure")
-        self.count_unsure.setChecked(True)
-        self.count_unsure.setToolTip("Whether the counts of the classes include unsure tiles")
-        self.coverage = QDoubleSpinBox()
-        self.coverage.setRange(0, 0.999)
-        self.coverage.setDecimals(3)
-        self.coverage.setSingleStep(0.05)
-        self.coverage.setSpecialValueText("off")
-        self.coverage.setToolTip(
-            "Give each tile a set of classes that holds the right one as often as this, on images "
-            "like those of the training; tables and the heatmap 'set size' tell how many it has"
-        )
-        for changed in (self.unsure_below.valueChanged, self.count_unsure.toggled):
-            changed.connect(self._show_unsure)
+        self._trust = TrustOptions()
+        self.unsure_below, self.coverage = self._trust.unsure_below, self._trust.coverage
+        self.count_unsure = self._trust.count_unsure
+        self._trust.changed.connect(self._show_unsure)
         self.heatmaps = QListWidget()
         self.heatmaps.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         self.heatmaps.setMaximumHeight(130)
@@ -286,7 +263,7 @@ class ClassifyPanel(RunPanel):
         self.results, self._shown, self._next_update = None, None, 0.0
         self._everything, self._final, self._fresh = [], [], []
         self._warn([])
-        self._run(_results_or_sentence, self._request)
+        self._run(iter_request, self._request)
         self._show_weights()
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
 
@@ -352,9 +329,7 @@ class ClassifyPanel(RunPanel):
             "within": self.where.layer,
             "use_pixels": self.use_pixels.isChecked(),
             "with_embeddings": self.keep_embeddings.isChecked(),
-            "unsure_below": round(self.unsure_below.value(), 2),
-            "count_unsure": self.count_unsure.isChecked(),
-            "coverage": round(self.coverage.value(), 3) or None,
+            **self._trust.values,
         }
         if cut == 1 and self.scale_objects.isChecked():
             values["object_scale"] = self.object_scale.value()
@@ -505,7 +480,7 @@ class ClassifyPanel(RunPanel):
         """Show the last run with another threshold."""
         if self.results is None or self._worker is not None:
             return
-        threshold, counted = round(self.unsure_below.value(), 2), self.count_unsure.isChecked()
+        threshold, counted = self._trust.threshold, self.count_unsure.isChecked()
         self._everything = [e.with_unsure(threshold, counted=counted) for e in self._everything]
         self.results = self._everything[-1]
         if self._shown is not None and self._shown.are_shown:
@@ -553,27 +528,13 @@ class ClassifyPanel(RunPanel):
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
         self.channels.show_choices(self.image.layer, manifest)
-        self.legend.show_classes(names, unsure=self.unsure_below.value() > 0)
+        self.legend.show_classes(names, unsure=self._trust.threshold > 0)
         self.run_button.setEnabled(manifest is not None and self._worker is None)
 
     def _set_running(self, running: bool) -> None:
         super()._set_running(running)
         for button in (self.save_button, self.script_button):
             button.setEnabled(not running and self.results is not None)
-
-
-def _results_or_sentence(
-    request: Request,
-) -> Generator[Progress, None, list[TileResults] | str]:
-    """Run a request in the worker's thread.
-
-    An error that is a sentence for the user is returned as one: if it were raised, napari would
-    show it as a defect of the program, with its traceback.
-    """
-    try:
-        return (yield from iter_request(request))
-    except MambamicError as error:
-        return str(error)
 
 
 def _picture_or_sentence(request: Request, spec: PatchSpec) -> NDArray[np.uint8] | str:

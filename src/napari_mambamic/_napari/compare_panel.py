@@ -119,7 +119,7 @@ class ComparePanel(RunPanel):
             self._say(str(error), is_error=True)
             return
         self._compared = self.first.layer, self.second.layer
-        self._run(_comparison_or_sentence, a, b)
+        self._run(_compared, a, b)
 
     def show_pair(self, class_a: int, class_b: int) -> None:
         """Highlight the tiles of a cell of the table, and go to the surest."""
@@ -272,12 +272,6 @@ def _results_of(layer: Layer | None) -> TileResults:
     return replace(results[0], probabilities=results[0].probabilities.copy())
 
 
-def _comparison_or_sentence(
-    a: TileResults, b: TileResults
-) -> Generator[Progress, None, Comparison | str]:
-    """Compare in the worker's thread; raised errors would be shown as defects of the program."""
+def _compared(a: TileResults, b: TileResults) -> Generator[Progress, None, Comparison]:
     yield Progress(0, 1, message="Comparing")
-    try:
-        return compare_runs(a, b)
-    except MambamicError as error:
-        return str(error)
+    return compare_runs(a, b)

@@ -11,6 +11,7 @@ from napari.layers import Labels, Layer, Points
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
+from napari_mambamic._napari.camera import look_at
 from napari_mambamic._napari.to_layers import MOST_NUMBERED, place_of
 from napari_mambamic.compare import Comparison
 from napari_mambamic.tiling import TileGrid, places_of
@@ -19,7 +20,6 @@ _AGREES, _DISAGREES, _CHOSEN = 1, 2, 3
 _KINDS = ("not compared", "agree", "disagree", "chosen")
 _COLOURS = np.array([[0, 0, 0, 0], [1, 1, 1, 0.15], [0.9, 0.1, 0.6, 0.9], [1, 1, 0, 1]], np.float32)
 _BESIDE_CHOSEN = 0.3  # opacity of the other disagreements
-_LEAST_ON_SCREEN = 60  # px of the screen that a tile takes when it is shown
 
 
 class DisagreementLayer:
@@ -107,20 +107,13 @@ class DisagreementLayer:
         tile = int(self.comparison.tiles_a[place])
         y, x, size = places_of(self.comparison.a.tiles[tile : tile + 1])[0]
         where: tuple[float, ...] = (y + (size - 1) / 2, x + (size - 1) / 2)
-        side = float(size * self.layer.scale[-1])
+        side = float(size)
         if isinstance(self.layer, Points):
             where = tuple(self.layer.data[tile])
         elif self._grid is not None:
-            where = divmod(tile, self._grid.shape[1])
-            side = float(self.layer.scale[-1])  # a pixel is a tile
+            where, side = divmod(tile, self._grid.shape[1]), 1.0  # a pixel is a tile
         leading = (0,) * (self.layer.ndim - len(where))
-        world = self.layer.data_to_world((*leading, *where))
-        before = len(self._viewer.dims.point) - len(world)
-        for axis, value in enumerate(world[:-2]):
-            self._viewer.dims.set_point(before + axis, value)
-        camera = self._viewer.scene.camera
-        camera.center = (*camera.center[:-2], *world[-2:])
-        camera.zoom = max(camera.zoom, _LEAST_ON_SCREEN / side)
+        look_at(self._viewer, self.layer, (*leading, *where), side=side)
 
     def _features(self) -> pd.DataFrame:
         c = self.comparison

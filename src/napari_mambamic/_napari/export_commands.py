@@ -15,7 +15,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari import current_viewer
-from napari_mambamic._napari.from_layer import plane_at
+from napari_mambamic._napari.classified import index_of, layer_with, plane_of
 from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.errors import ExportError, MambamicError
 from napari_mambamic.image import ImagePyramid
@@ -70,8 +70,8 @@ def export_ome_zarr(viewer: ViewerModel) -> None:
 def export_thumbnail(viewer: ViewerModel) -> None:
     """Save a picture of the image with the classes of the selected layer."""
     try:
-        _, several = _selected_classes(viewer)
-        images = {_plane_of(c.results): _image_of(viewer, c.results) for c in several}
+        layer, several = _selected_classes(viewer)
+        images = {index_of(c.results): _image_of(viewer, layer, c.results) for c in several}
     except MambamicError as error:
         show_error(str(error))
         return
@@ -79,7 +79,7 @@ def export_thumbnail(viewer: ViewerModel) -> None:
         viewer,
         "Picture (*.png)",
         (".png",),
-        lambda c, path: c.results.to_thumbnail(path, images[_plane_of(c.results)], labels=c.labels),
+        lambda c, path: c.results.to_thumbnail(path, images[index_of(c.results)], labels=c.labels),
     )
 
 
@@ -192,8 +192,7 @@ def _classes_of(
         plane = data[(0,) * (data.ndim - 2)]  # a plane of a volume is one deep
         return [Classes(several[0], plane)]
     # A layer of several planes shows the classes of objects, not their numbers.
-    layers = [] if viewer is None else viewer.layers
-    objects = next((each for each in layers if each.unique_id == metadata["objects"]), None)
+    objects = None if viewer is None else layer_with(viewer, metadata["objects"])
     if not isinstance(objects, Labels):
         raise ExportError(
             f"The objects of layer {name!r} are not in the viewer any more. Open their Labels "
@@ -201,16 +200,9 @@ def _classes_of(
         )
     labels = objects.data[0] if objects.multiscale else objects.data
     return [
-        Classes(
-            results, labels[_plane_of(results)[-(labels.ndim - 2) :] if labels.ndim > 2 else ()]
-        )
+        Classes(results, labels[index_of(results)[-(labels.ndim - 2) :] if labels.ndim > 2 else ()])
         for results in several
     ]
-
-
-def _plane_of(results: TileResults) -> tuple[int, ...]:
-    """Where the plane that was classified lies along the leading axes of its layer."""
-    return tuple(results.provenance.get("layer", {}).get("plane", ()))
 
 
 def _of_plane(path: Path, endings: Sequence[str], plane: tuple[int, ...]) -> Path:
@@ -224,17 +216,19 @@ def _of_plane(path: Path, endings: Sequence[str], plane: tuple[int, ...]) -> Pat
     return path.with_name(f"{stem} plane {'-'.join(map(str, plane))}{ending}")
 
 
-def _image_of(viewer: ViewerModel, results: TileResults) -> ImagePyramid:
-    """The plane that was classified, if its layer is still there."""
-    noted = results.provenance.get("layer", {})
-    name = noted.get("name") or results.provenance.get("image", {}).get("name")
-    layer = next((layer for layer in viewer.layers if layer.name == name), None)
-    if not isinstance(layer, Image):
-        raise ExportError(
-            f"The picture needs the image that was classified, and there is no image layer "
-            f"{name!r}. Open it again or give it back its name."
-        )
-    return plane_at(layer, _plane_of(results)).image
+def _image_of(viewer: ViewerModel, layer: Layer, results: TileResults) -> ImagePyramid:
+    """The plane that was classified; of an image that was opened again, by its name."""
+    image = layer_with(viewer, layer.metadata.get("image"))
+    if image is None:
+        noted = results.provenance.get("layer") or {}
+        name = noted.get("name") or results.provenance.get("image", {}).get("name")
+        image = next((each for each in viewer.layers if each.name == name), None)
+        if not isinstance(image, Image):
+            raise ExportError(
+                f"The picture needs the image that was classified, and there is no image layer "
+                f"{name!r}. Open it again or give it back its name."
+            )
+    return plane_of(viewer, image, results).image
 
 
 def _written(
@@ -246,7 +240,7 @@ def _written(
     """Write each plane; of several, each to a file of its own."""
     if len(several) == 1:
         return [write(several[0], path)]
-    return [write(c, _of_plane(path, endings, _plane_of(c.results))) for c in several]
+    return [write(c, _of_plane(path, endings, index_of(c.results))) for c in several]
 
 
 def _saved_or_sentence(*arguments: Any) -> list[Path] | str:

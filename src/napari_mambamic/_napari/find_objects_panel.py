@@ -217,7 +217,7 @@ class FindObjectsPanel(RunPanel):
         self._made = None
         self.classify_button.hide()
         self._settings_of_run = self.settings
-        self._run(_labels_or_sentence, self._plane, self._settings_of_run)
+        self._run(_iter_labels, self._plane, self._settings_of_run)
 
     def classify(self) -> None:
         """Open the Classify panel with the image and the labels that were made."""
@@ -368,14 +368,11 @@ def _in_words(sizes_px: NDArray[np.intp], pixel_size_um: tuple[float, float] | N
     return f"{len(sizes_px):,} {what}, median {median:,.0f} px ({across:.0f} px{in_um} across)"
 
 
-def _labels_or_sentence(
+def _iter_labels(
     plane: LayerPlane, settings: ObjectSettings
 ) -> Generator[Progress, None, NDArray[np.int32] | str]:
     """Find the objects in the worker's thread, in an array of all planes of the layer."""
-    try:
-        found = yield from iter_find_objects(plane.image, settings)
-    except MambamicError as error:
-        return str(error)
+    found = yield from iter_find_objects(plane.image, settings)
     if not plane.index:
         return found
     data = plane.layer.data[0] if plane.layer.multiscale else plane.layer.data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +101,13 @@ class LayerPlane:
             f"Layer {self.layer.name!r} has {self.layer.ndim} axes: the plane in view ({where}) "
             f"is classified."
         )
+
+    def at_first_channel(self, channel_axis: int | None) -> LayerPlane:
+        """The same plane, however far along an axis of channels its layer is looked at."""
+        if channel_axis is None:
+            return self
+        index = (*self.index[:channel_axis], 0, *self.index[channel_axis + 1 :])
+        return replace(self, index=index)
 
 
 def plane_of_layer(

@@ -1,4 +1,4 @@
-"""A function that runs in a thread, again and again, on the latest of what it is asked for."""
+"""Functions that run in a thread, again and again, where only the latest result counts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Latest:
         self._function, self._take = function, take
         self._worker: Any = None
         self._waiting: tuple[Any, ...] | None = None
+        self._is_wanted = True
 
     @property
     def is_busy(self) -> bool:
@@ -34,13 +35,66 @@ class Latest:
         if self._worker is not None:
             self._waiting = arguments
             return
+        self._is_wanted = True
         self._worker = create_worker(self._function, *arguments)
-        self._worker.returned.connect(self._take)
+        self._worker.returned.connect(self._return)
         self._worker.finished.connect(self._finish)
         self._worker.start()
+
+    def forget(self) -> None:
+        """Take nothing of what is at work, and do nothing after it."""
+        self._waiting, self._is_wanted = None, False
+
+    def _return(self, result: Any) -> None:
+        if self._is_wanted:
+            self._take(result)
 
     def _finish(self) -> None:
         self._worker = None
         if self._waiting is not None:
             arguments, self._waiting = self._waiting, None
             self.ask(*arguments)
+
+
+class Newest:
+    """Runs calls beside each other; of their results only that of the last one is taken.
+
+    Parameters
+    ----------
+    on_error : callable
+        Takes an error that is a defect of the program.
+    """
+
+    def __init__(self, on_error: Callable[[Exception], object]) -> None:
+        self._on_error = on_error
+        self._turn, self._running = 0, 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is at work."""
+        return self._running > 0
+
+    def ask(
+        self, function: Callable[..., Any], take: Callable[[Any], object], *arguments: Any
+    ) -> None:
+        """Call a function in a thread; `take` gets what it returns, on the thread of the window."""
+        self.forget()
+        turn = self._turn
+        self._running += 1
+
+        def returned(result: Any) -> None:
+            if self._turn == turn:
+                take(result)
+
+        def finished() -> None:
+            self._running -= 1
+
+        worker = create_worker(function, *arguments)
+        worker.returned.connect(returned)
+        worker.errored.connect(self._on_error)
+        worker.finished.connect(finished)
+        worker.start()
+
+    def forget(self) -> None:
+        """Take nothing of what is at work."""
+        self._turn += 1

@@ -1,11 +1,15 @@
-"""A list of the viewer's layers of one kind."""
+"""Lists of the viewer's layers of one kind."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from napari.components import ViewerModel
-from napari.layers import Layer
+from napari.layers import Layer, Points
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox
+
+_EDITS = ("data", "features", "paint", "scale", "translate", "rotate", "shear", "affine")
 
 
 class LayerBox(QComboBox):
@@ -74,3 +78,39 @@ class LayerBox(QComboBox):
         # Not "is not": a plugin's viewer hands out a new proxy of the same layer each time.
         if self.layer != before:
             self.chosen.emit()
+
+
+class WatchedLayerBox(LayerBox):
+    """Layers of one kind, of which the chosen one may be drawn in, moved or selected in meanwhile.
+
+    The signal `edited` tells of that, and of another choice.
+    """
+
+    edited = Signal()
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._watched: Layer | None = None
+        self.chosen.connect(self._watch)
+        self._watch()
+
+    def _watch(self) -> None:
+        for event in _edits_of(self._watched):
+            event.disconnect(self._tell)
+        self._watched = self.layer
+        for event in _edits_of(self._watched):
+            event.connect(self._tell)
+        self._tell()
+
+    def _tell(self, event: object = None) -> None:
+        self.edited.emit()
+
+
+def _edits_of(layer: Layer | None) -> list[Any]:
+    """Events after which the places that a layer marks are others."""
+    if layer is None:
+        return []
+    events = [getattr(layer.events, name) for name in _EDITS if hasattr(layer.events, name)]
+    if isinstance(layer, Points):
+        events.append(layer.selected_data.events.items_changed)
+    return events

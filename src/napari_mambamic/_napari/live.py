@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_layer import classifier_for
+from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
@@ -47,8 +48,7 @@ class LivePreview:
     ) -> None:
         self._viewer, self.annotator, self._say = viewer, annotator, say
         self._layers: ResultLayers | None = None
-        self._fitting: Any = None
-        self._is_stale = False
+        self._fitting = Latest(_fit, self._show)
         self.results: TileResults | None = None
         self._embedding = create_worker(
             _embed, annotator.plane.image, annotator.tile_size, weights, device
@@ -60,23 +60,21 @@ class LivePreview:
     @property
     def is_busy(self) -> bool:
         """Whether tiles are embedded or a head is fitted now."""
-        return self._embedding is not None or self._fitting is not None
+        return self._embedding is not None or self._fitting.is_busy
 
     def close(self) -> None:
         """Stop, and remove the layer."""
         if self._embedding is not None:
             self._embedding.quit()
-        self._is_stale = False
+        self._fitting.forget()
         if self._layers is not None and self._layers.are_shown:
             self._viewer.layers.remove(self._layers.main)
         self._layers, self.results = None, None
 
     def refresh(self) -> None:
         """Fit a head to the labels of now; while one is being fitted, again after it."""
-        if self.results is None or self._fitting is not None:
-            self._is_stale = True
+        if self.results is None:
             return
-        self._is_stale = False
         annotations = self.annotator.annotations
         places = {tile: i for i, tile in enumerate(self.results.tiles)}
         known = [
@@ -88,10 +86,7 @@ class LivePreview:
             return
         numbers = np.array([i for i, _ in known])
         names = [name for _, name in known]
-        self._fitting = create_worker(_fit, self.results, numbers, names)
-        self._fitting.returned.connect(self._show)
-        self._fitting.finished.connect(self._fitted)
-        self._fitting.start()
+        self._fitting.ask(self.results, numbers, names)
 
     def _show_progress(self, progress: Progress) -> None:
         if progress.total:
@@ -107,8 +102,6 @@ class LivePreview:
         self.refresh()
 
     def _show(self, results: TileResults) -> None:
-        if self.results is None:
-            return  # closed meanwhile
         if self._layers is not None and (
             self._layers.class_names != results.class_names or not self._layers.are_shown
         ):
@@ -127,11 +120,6 @@ class LivePreview:
             order.move(order.index(self._layers.main), order.index(self.annotator.layer))
         else:
             self._layers.update(results)
-
-    def _fitted(self) -> None:
-        self._fitting = None
-        if self._is_stale:
-            self.refresh()
 
 
 def _embed(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QWidget
 
 from napari_mambamic._napari.classify_layer import Request
+from napari_mambamic._napari.tile_pictures import pixmap_of
 from napari_mambamic.patches import PatchSpec, read_patches
 from napari_mambamic.tiling import places_of
 
@@ -29,9 +29,8 @@ class PatchPreview(QLabel):
     def show_patches(self, picture: NDArray[np.uint8]) -> None:
         """Show what `preview_of` made."""
         height, width, _ = picture.shape
-        image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
         rows = height // (width // _COUNT)
-        pixmap = QPixmap.fromImage(image).scaledToHeight(
+        pixmap = pixmap_of(picture).scaledToHeight(
             _HEIGHT * rows, Qt.TransformationMode.SmoothTransformation
         )
         self.setPixmap(pixmap)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, QTimer
 from qtpy.QtGui import QColor
@@ -26,8 +25,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mambamic._napari.classified import index_of, layer_with
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, regions_of_shapes
-from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.latest import Latest
+from napari_mambamic._napari.layer_box import WatchedLayerBox
+from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
 from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.colours import class_colours
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
@@ -35,13 +37,8 @@ from napari_mambamic.results import TileResults
 from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined, summarise
 from napari_mambamic.tiling import TileGrid
 
-_NOTHING = (
-    "No results yet. Press Classify in the panel 'Classify tiles and cells', or click a layer of "
-    "classes in the layer list."
-)
 _MS_BETWEEN_UPDATES = 500
 _ROW = 24  # height in px
-_EDITS = ("data", "features", "paint", "scale", "translate", "rotate", "shear", "affine")
 _REGION, _CLASS, _TILES, _SHARE, _AREA, _PROBABILITY, _UNSURE = range(7)
 _TOOLTIPS = (
     "The shape or label that the middles of the tiles lie in",
@@ -140,16 +137,14 @@ class ResultsTable(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._layer: Layer | None = None  # of classes
-        self._edited: Layer | None = None  # of regions
         self._areas: list[tuple[TileResults, NDArray[np.float64]]] = []
-        self._worker: Any = None
-        self._is_stale = False
+        self._summing = Latest(_summary_or_sentence, self._show)
         self._next = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._refresh)
 
-        self.regions = LayerBox(napari_viewer, (Shapes, Labels), "Regions", none=EVERYWHERE)
+        self.regions = WatchedLayerBox(napari_viewer, (Shapes, Labels), "Regions", none=EVERYWHERE)
         self.regions.setToolTip(
             "Count by the shapes of a layer (their names are a column of text of its features), or "
             "by its labels"
@@ -182,7 +177,7 @@ class ResultsTable(QWidget):
         layers.selection.events.active.connect(self._follow)
         layers.events.inserted.connect(self._follow)
         layers.events.removed.connect(self._follow)
-        self.regions.chosen.connect(self._follow_regions)
+        self.regions.edited.connect(self._ask)
         self._show_sentence("")
         self._follow()
 
@@ -206,7 +201,7 @@ class ResultsTable(QWidget):
     @property
     def is_busy(self) -> bool:
         """Whether the table is not yet what the layers are."""
-        return self._worker is not None or self._timer.isActive()
+        return self._summing.is_busy or self._timer.isActive()
 
     def save_table(self, path: str) -> None:
         """Write the table as CSV."""
@@ -226,30 +221,14 @@ class ResultsTable(QWidget):
 
     def _follow(self, event: object = None) -> None:
         """Take the selected layer of classes, else keep the last, else take the topmost."""
-        layers = self._viewer.layers
-        candidates = [layers.selection.active, self._layer, *reversed(layers)]
-        chosen = next(
-            (c for c in candidates if c is not None and c in layers and results_of(c)), None
-        )
-        if chosen is not self._layer:
+        chosen = followed_layer(self._viewer, self._layer)
+        if chosen != self._layer:
             if self._layer is not None:
                 self._layer.events.metadata.disconnect(self._ask)
             if chosen is not None:
                 chosen.events.metadata.connect(self._ask)
             self._layer, self._areas = chosen, []
             self._next = 0.0
-        self._ask()
-
-    def _follow_regions(self) -> None:
-        if self._edited is not None:
-            for name in _EDITS:
-                if hasattr(self._edited.events, name):
-                    getattr(self._edited.events, name).disconnect(self._ask)
-        self._edited = self.regions.layer
-        if self._edited is not None:
-            for name in _EDITS:
-                if hasattr(self._edited.events, name):
-                    getattr(self._edited.events, name).connect(self._ask)
         self._ask()
 
     def _ask(self, event: object = None) -> None:
@@ -259,29 +238,19 @@ class ResultsTable(QWidget):
             self._timer.start(max(round(left * 1000), 0))
 
     def _refresh(self) -> None:
-        """Summarise in a thread; while one is at work, again after it."""
-        if self._worker is not None:
-            self._is_stale = True
-            return
-        self._is_stale = False
+        """Summarise in a thread."""
         self._next = time.perf_counter() + _MS_BETWEEN_UPDATES / 1000
         if self._layer is None:
-            self._show_sentence(_NOTHING)
+            self._summing.forget()
+            self._show_sentence(NO_RESULTS)
             return
         try:
             parts = self._parts()
         except MambamicError as error:
+            self._summing.forget()
             self._show_sentence(f"⚠ {error}")
             return
-        self._worker = create_worker(_summary_or_sentence, parts)
-        self._worker.returned.connect(self._show)
-        self._worker.finished.connect(self._finish)
-        self._worker.start()
-
-    def _finish(self) -> None:
-        self._worker = None
-        if self._is_stale:
-            self._ask()
+        self._summing.ask(parts)
 
     def _parts(self) -> list[_Part]:
         """What is to be summarised, plane by plane; those without a region are left out."""
@@ -289,7 +258,7 @@ class ResultsTable(QWidget):
         several = len(results) > 1
         parts, nothing = [], None
         for each in results:
-            index = tuple((each.provenance.get("layer") or {}).get("plane") or ())
+            index = index_of(each)
             try:
                 regions = self._regions_on(index)
             except NothingToClassify as error:
@@ -306,7 +275,7 @@ class ResultsTable(QWidget):
         chosen = self.regions.layer
         if chosen is None:
             return None
-        image = self._layer_with(self._layer.metadata.get("image"))
+        image = layer_with(self._viewer, self._layer.metadata.get("image"))
         if not isinstance(image, Image):
             raise ImageError(
                 "The image that was classified is closed, and regions are placed on it. Choose "
@@ -319,7 +288,9 @@ class ResultsTable(QWidget):
 
     def _labels_on(self, index: tuple[int, ...], several: bool) -> Any:
         """The label image of objects, for their areas, as far as it is there."""
-        layer = self._layer_with(self._layer.metadata.get("objects")) if several else self._layer
+        layer = self._layer
+        if several:
+            layer = layer_with(self._viewer, layer.metadata.get("objects"))
         if not isinstance(layer, Labels) or isinstance(results_of(self._layer)[0].tiles, TileGrid):
             return None
         data = layer.data[0] if layer.multiscale else layer.data
@@ -331,9 +302,6 @@ class ResultsTable(QWidget):
     def _name_of_plane(self, index: tuple[int, ...]) -> str:
         names = self._layer.axis_labels[: len(index)]
         return ", ".join(f"{name} = {i}" for name, i in zip(names, index, strict=True))
-
-    def _layer_with(self, unique_id: object) -> Layer | None:
-        return next((each for each in self._viewer.layers if each.unique_id == unique_id), None)
 
     # ---- showing -----------------------------------------------------------------------------
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Layer, Points
+from napari.layers import Points
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QImage, QKeyEvent, QPixmap
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -26,22 +25,25 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mambamic._napari.camera import look_at
+from napari_mambamic._napari.classified import Classified
+from napari_mambamic._napari.from_layer import LayerPlane
 from napari_mambamic._napari.latest import Latest
-from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.result_box import ResultBox
+from napari_mambamic._napari.review_keys import LAYER_KEYS, AreaButton, KeyArea
 from napari_mambamic._napari.reviewed_plane import (
     Learned,
     Opened,
-    ReviewedPlane,
     iter_open,
     learn,
-    picture_of_tile,
     reviewed_plane_of,
     saved_head,
     written,
 )
 from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles
-from napari_mambamic._napari.to_layers import ResultLayers, place_of, results_of
+from napari_mambamic._napari.tile_pictures import picture_of_tile, pixmap_of
+from napari_mambamic._napari.to_layers import ResultLayers, place_of
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -58,63 +60,6 @@ ORDERS = {
 }
 _PICTURE = 224  # px on the screen
 _TILES_IN_VIEW = 5  # along the shorter side of the canvas, when a review begins
-_KEYS = {
-    Qt.Key.Key_Return: "accept",
-    Qt.Key.Key_Enter: "accept",
-    Qt.Key.Key_S: "skip",
-    Qt.Key.Key_U: "undo",
-    Qt.Key.Key_Left: "back",
-    Qt.Key.Key_Right: "forward",
-}
-_LAYER_KEYS = {"Enter": "accept", "s": "skip", "u": "undo", "Left": "back", "Right": "forward"}
-
-
-class ResultsBox(LayerBox):
-    """The layers that show results."""
-
-    def _offers(self, layer: Layer) -> bool:
-        return bool(results_of(layer))
-
-
-class KeyArea(QWidget):
-    """Where the keys of the review work, whichever button in it has the focus."""
-
-    pressed = Signal(str)  # an action, or the digit of a class
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setAccessibleName("Tile under review")
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Tell what a key means."""
-        action = action_of(event)
-        if action is None:
-            super().keyPressEvent(event)
-        else:
-            self.pressed.emit(action)
-            event.accept()
-
-
-class AreaButton(QPushButton):
-    """A button that leaves the keys of the review to the area; Space presses it."""
-
-    def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Arrows would move the focus, and Enter may press."""
-        if action_of(event) is None:
-            super().keyPressEvent(event)
-        else:
-            event.ignore()
-
-
-def action_of(event: QKeyEvent) -> str | None:
-    """What a key means in a review, or None."""
-    if event.modifiers() & ~Qt.KeyboardModifier.KeypadModifier:
-        return None  # Ctrl+S is napari's
-    key = event.key()
-    if Qt.Key.Key_1 <= key <= Qt.Key.Key_9:
-        return str(int(key) - int(Qt.Key.Key_0))
-    return _KEYS.get(key)
 
 
 class ReviewPanel(RunPanel):
@@ -123,7 +68,7 @@ class ReviewPanel(RunPanel):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__("Start review", width=360)
         self._viewer = napari_viewer
-        self._reviewed: ReviewedPlane | None = None
+        self._reviewed: Classified | None = None
         self._embeddings: NDArray[np.float32] | None = None
         self._probabilities: TileResults | None = None
         self._shown: ResultLayers | None = None
@@ -135,7 +80,7 @@ class ReviewPanel(RunPanel):
         self.class_names: list[str] = []
         self._learning = Latest(learn, self._take_learned)
         self._writing = Latest(written, self._take_written)
-        self._seeing = Latest(picture_of_tile, self._show_picture)
+        self._seeing = Latest(_picture_or_sentence, self._show_picture)
         self._saving = Latest(saved_head, self._take_saved)
         self._build_form()
         self._build_area()
@@ -147,7 +92,7 @@ class ReviewPanel(RunPanel):
     def _build_form(self) -> None:
         self.run_button.setToolTip("Show the tiles of these results, the most useful first")
         self.cancel_button.setToolTip("Stop looking at the tiles; labelling goes on")
-        self.layer = ResultsBox(self._viewer, Layer, "Results")
+        self.layer = ResultBox(self._viewer, "Results")
         self.layer.setToolTip("The layer of classes to go through")
         self.how = QComboBox()
         self.how.setAccessibleName("Order")
@@ -256,17 +201,16 @@ class ReviewPanel(RunPanel):
         self._reviewed, self.review, self.head = reviewed, None, None
         self._embeddings, self._shown, self._probabilities = None, None, reviewed.results
         self._say("Opening ...")
-        self._run(iter_open, reviewed, "auto")
+        self._run(iter_open, reviewed)
 
-    def _show_progress(self, progress: Opened | Progress | str) -> None:
+    def _show_progress(self, progress: Opened | Progress) -> None:
         if isinstance(progress, Opened):
             self._begin(progress)
-        elif isinstance(progress, str):
-            self._say(progress)
-        else:
-            self.progress.setRange(0, progress.total)
-            self.progress.setValue(progress.done)
-            self._say(f"{progress.message}, {progress.fraction:.0%}. Label on meanwhile.")
+            return
+        self.progress.setRange(0, progress.total)
+        self.progress.setValue(progress.done)
+        share = f", {progress.fraction:.0%}" if progress.total else ""
+        self._say(f"{progress.message}{share}. Label on meanwhile.")
 
     def _begin(self, opened: Opened) -> None:
         self.review = Review(self._reviewed.results, opened.corrections)
@@ -389,6 +333,7 @@ class ReviewPanel(RunPanel):
             [self._reviewed.plane],
             results,
             objects=self._reviewed.objects,
+            channel_axis=self._reviewed.channel_axis,
             name=f"{self._reviewed.plane.layer.name} corrected",
         )
         self._reviewed.layer.visible = False
@@ -417,7 +362,7 @@ class ReviewPanel(RunPanel):
         self.frame.editable = False
         for number in range(1, 10):
             self.frame.bind_key(str(number), self._key(str(number)))
-        for key, action in _LAYER_KEYS.items():
+        for key, action in LAYER_KEYS.items():
             self.frame.bind_key(key, self._key(action))
         self._viewer.add_layer(self.frame)
         self._viewer.layers.selection.active = self.frame
@@ -430,14 +375,10 @@ class ReviewPanel(RunPanel):
             side = float(np.abs(other - corner).max()) or 1.0
             canvas = getattr(self._viewer, "canvas", None)
             shorter = min(canvas.size) if canvas is not None else 600
-            self._camera.zoom = shorter / (_TILES_IN_VIEW * side)
+            self._viewer.scene.camera.zoom = shorter / (_TILES_IN_VIEW * side)
 
     def _key(self, action: str) -> Callable[[Points], None]:
         return lambda layer: self.act(action)
-
-    @property
-    def _camera(self) -> Any:
-        return getattr(self._viewer, "scene", self._viewer).camera  # napari has moved it there
 
     def _show_tile(self) -> None:
         number = None if self.review is None else self.review.current
@@ -449,7 +390,7 @@ class ReviewPanel(RunPanel):
         else:
             tile = self._reviewed.results.tiles[number]
             self._frame_tile(tile)
-            self._seeing.ask(self._reviewed.image, tile)
+            self._seeing.ask(self._reviewed.plane, tile)
             self._show_words()
         self._show_state()
 
@@ -461,20 +402,19 @@ class ReviewPanel(RunPanel):
         self.frame.data = [middle]
         if self.frame.size[0] != tile.size:
             self.frame.size = tile.size
-        world = self.frame.data_to_world(middle)
-        for axis in range(len(index)):
-            self._viewer.dims.set_point(self._viewer.dims.ndim - len(world) + axis, world[axis])
-        self._camera.center = world
+        look_at(self._viewer, self.frame, middle)
 
-    def _show_picture(self, outcome: tuple[Tile, NDArray[np.uint8]]) -> None:
-        tile, pixels = outcome
+    def _show_picture(self, outcome: tuple[Tile, NDArray[np.uint8] | str]) -> None:
+        tile, picture = outcome
         number = None if self.review is None else self.review.current
         if number is None or tile != self._reviewed.results.tiles[number]:
             return  # an earlier one
-        height, width, _ = pixels.shape
-        image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+        if isinstance(picture, str):
+            self.picture.clear()
+            self._say(picture, is_error=True)
+            return
         self.picture.setPixmap(
-            QPixmap.fromImage(image).scaled(
+            pixmap_of(picture).scaled(
                 self.area.width(),
                 _PICTURE,
                 Qt.AspectRatioMode.KeepAspectRatio,
@@ -553,10 +493,10 @@ class ReviewPanel(RunPanel):
             self._say("Name the weights with letters, digits, - and _.", is_error=True)
         elif name in list_weights() and not path.exists():
             self._say(f"{name!r} are weights of the package. Choose another name.", is_error=True)
-        elif name == self._reviewed.weights["name"]:
+        elif name == self._reviewed.results.provenance["weights"]["name"]:
             self._say(f"{name!r} made these results. Choose another name.", is_error=True)
         elif self.head is not None:
-            self._saving.ask(self.head, self._reviewed.weights["name"], path)
+            self._saving.ask(self.head, self._reviewed.results, path)
 
     def _take_saved(self, outcome: Path | str) -> None:
         if isinstance(outcome, str):
@@ -571,7 +511,7 @@ class ReviewPanel(RunPanel):
         numbers, names = self.review.labelled
         known = tuple(sorted(set(names)))
         tiles = AnnotatedTiles(
-            self._reviewed.image,
+            self._reviewed.plane.image,
             [self._reviewed.results.tiles[i] for i in numbers],
             np.array([known.index(name) for name in names]),
             known,
@@ -581,3 +521,10 @@ class ReviewPanel(RunPanel):
 
     def _open_panel(self, name: str) -> Any:
         return self._viewer.window.add_plugin_dock_widget("napari-mambamic", name, tabify=True)[1]
+
+
+def _picture_or_sentence(plane: LayerPlane, tile: Tile) -> tuple[Tile, NDArray[np.uint8] | str]:
+    try:
+        return tile, picture_of_tile(plane, tile, side=_PICTURE)
+    except MambamicError as error:
+        return tile, str(error)

@@ -21,15 +21,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.chart import Chart
-from napari_mambamic._napari.classify_layer import classifier_for
-from napari_mambamic._napari.result_box import ResultBox, classified_image
+from napari_mambamic._napari.classified import Classified, classified_of, iter_classifier_of
+from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.run_panel import RunPanel, in_words
-from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.errors import MambamicError, NothingToClassify, WeightsError
-from napari_mambamic.image import ImagePyramid
+from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
-from napari_mambamic.results import TileResults
 
 if TYPE_CHECKING:
     from napari_mambamic.explain.robustness import RobustnessReport
@@ -98,12 +95,12 @@ class RobustnessPanel(RunPanel):
     def start(self) -> None:
         """Read the form and measure in a thread."""
         try:
-            image, results = self._chosen()
+            classified = classified_of(self._viewer, self.layer.layer)
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
         self.report = None
-        self._run(_report_or_sentence, image, results, self.most.value())
+        self._run(_iter_report, classified, self.most.value())
 
     def save(self, path: str) -> None:
         """Write the report; the ending says in which format."""
@@ -130,26 +127,6 @@ class RobustnessPanel(RunPanel):
         )
         if path:
             self.save(path)
-
-    def _chosen(self) -> tuple[ImagePyramid, TileResults]:
-        layer = self.layer.layer
-        if layer is None:
-            raise NothingToClassify(
-                "There is no layer of classes. Press Classify in the panel 'Classify tiles and "
-                "cells' first."
-            )
-        everything = results_of(layer)
-        if "live" in everything[0].provenance:
-            raise WeightsError(
-                "These classes follow the labels that are set in the Train panel; no weights "
-                "stand behind them. Train, press 'Use for Classify', and classify."
-            )
-        here = self._viewer.dims.current_step
-        results = next(
-            (r for r in everything if _plane(r) and here[: len(_plane(r))] == _plane(r)),
-            everything[0],
-        )
-        return classified_image(self._viewer, layer, results), results
 
     def _show_progress(self, progress: Progress) -> None:
         self.progress.setRange(0, progress.total)
@@ -199,30 +176,15 @@ class RobustnessPanel(RunPanel):
             self._say("Stopped.")
 
 
-def _plane(results: TileResults) -> tuple[int, ...]:
-    return tuple((results.provenance.get("layer") or {}).get("plane") or ())
-
-
-def _report_or_sentence(
-    image: ImagePyramid, results: TileResults, most: int
-) -> Generator[Progress, None, RobustnessReport | str]:
-    """Measure in the worker's thread; raised errors would be shown as defects of the program."""
+def _iter_report(classified: Classified, most: int) -> Generator[Progress, None, RobustnessReport]:
+    """Measure on some of the tiles, in the worker's thread."""
+    classifier = yield from iter_classifier_of(classified.results)
     from napari_mambamic.explain.robustness import iter_robustness_of_tiles, sampled
 
-    try:
-        yield Progress(0, 1, message="Loading the weights")
-        name = results.provenance["weights"]["name"]
-        classifier = classifier_for(name, "auto")
-        if classifier.manifest.sha256 != results.provenance["weights"]["sha256"]:
-            return (
-                f"The weights {name!r} have changed since the layer was made. Classify again, "
-                f"then measure."
-            )
-        done: NDArray[Any] = np.flatnonzero(results.is_done)
-        tiles = [results.tiles[i] for i in done[sampled(len(done), most)].tolist()]
-        return (yield from iter_robustness_of_tiles(image, tiles, classifier))
-    except MambamicError as error:
-        return str(error)
+    results = classified.results
+    done: NDArray[Any] = np.flatnonzero(results.is_done)
+    tiles = [results.tiles[i] for i in done[sampled(len(done), most)].tolist()]
+    return (yield from iter_robustness_of_tiles(classified.plane.image, tiles, classifier))
 
 
 def _write_picture(chart: Chart, path: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from napari.qt.threading import create_worker
@@ -17,6 +17,8 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+
+from napari_mambamic.errors import MambamicError
 
 
 class RunPanel(QScrollArea):
@@ -81,10 +83,10 @@ class RunPanel(QScrollArea):
         self.setWidget(inside)
 
     def _run(self, generator: Callable[..., Any], *arguments: Any) -> None:
-        """Start a generator in a thread."""
+        """Start a generator in a thread; what it refuses comes as a sentence in its result."""
         self._stopped = False
         self.progress.setRange(0, 0)
-        self._worker = create_worker(generator, *arguments)
+        self._worker = create_worker(_or_sentence, generator, *arguments)
         self._set_running(True)
         self._worker.yielded.connect(self._show_progress)
         self._worker.returned.connect(self._take_result)
@@ -105,7 +107,7 @@ class RunPanel(QScrollArea):
         """Take what the generator yields."""
 
     def _take_result(self, result: Any) -> None:
-        """Take what it returns; not called when it is cancelled."""
+        """Take what it returns, or a sentence; not called when it is cancelled."""
 
     def _show_end(self) -> None:
         """Tell how it ended, whichever way."""
@@ -123,6 +125,20 @@ class RunPanel(QScrollArea):
         self.message.setText(f"⚠ {text}" if is_error else text)
 
 
+def _or_sentence(
+    generator: Callable[..., Generator[Any, None, Any]], *arguments: Any
+) -> Generator[Any, None, Any]:
+    """Run a generator in the worker's thread.
+
+    An error that is a sentence for the user is returned as one: if it were raised, napari would
+    show it as a defect of the program, with its traceback.
+    """
+    try:
+        return (yield from generator(*arguments))
+    except MambamicError as error:
+        return str(error)
+
+
 def in_words(seconds: float) -> str:
     """Time left, rounded as people say it.
 
@@ -133,3 +149,13 @@ def in_words(seconds: float) -> str:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def row_of(*widgets: QWidget) -> QWidget:
+    """Widgets beside each other, equally wide, that are shown and hidden together."""
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    for widget in widgets:
+        layout.addWidget(widget, 1)
+    return row

@@ -71,8 +71,8 @@ class Scatter(QWidget):
     def show_points(self, points: NDArray[np.float32], colours: NDArray[np.float32]) -> None:
         """Show points (n, 2) of (x, y) in colours (n, 4), all in view; none is marked."""
         self.points = np.ascontiguousarray(points, np.float32)
+        self._marked = np.zeros(0, np.intp)
         self.colour(colours)
-        self.mark(np.zeros(0, np.intp))
         self.fit()
 
     def colour(self, colours: NDArray[np.float32]) -> None:
@@ -83,6 +83,7 @@ class Scatter(QWidget):
             self._markers.set_data(
                 self.points, size=_SIZE, face_color=self._colours, edge_width=0, symbol="disc"
             )
+        self.mark(self._marked)
 
     def mark(self, which: NDArray[np.intp]) -> None:
         """Draw rings around some points, and these above the others."""

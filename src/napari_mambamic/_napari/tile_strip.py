@@ -7,15 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QAbstractItemView, QListView, QListWidget, QListWidgetItem
 
-from napari_mambamic._napari.from_layer import LayerPlane
-from napari_mambamic.patches import read_tiles
-from napari_mambamic.tiling import Tile
+from napari_mambamic._napari.tile_pictures import pixmap_of
 
 MOST = 50  # pictures
-_SIDE = 64  # px on the screen
+SIDE = 64  # px on the screen
 
 
 class TileStrip(QListWidget):
@@ -33,9 +31,9 @@ class TileStrip(QListWidget):
         self.setMovement(QListView.Movement.Static)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setIconSize(QSize(_SIDE, _SIDE))
+        self.setIconSize(QSize(SIDE, SIDE))
         self.setSpacing(2)
-        self.setFixedHeight(_SIDE + 4 * self.fontMetrics().height())
+        self.setFixedHeight(SIDE + 4 * self.fontMetrics().height())
         self.itemClicked.connect(self._choose)
         self.itemActivated.connect(self._choose)
 
@@ -50,9 +48,7 @@ class TileStrip(QListWidget):
         self.clear()
         rows = zip(numbers, captions, texts, pictures, strict=True)
         for number, caption, text, picture in rows:
-            height, width, _ = picture.shape
-            image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-            pixmap = QPixmap.fromImage(image).scaled(_SIDE, _SIDE)
+            pixmap = pixmap_of(picture).scaled(SIDE, SIDE, Qt.AspectRatioMode.KeepAspectRatio)
             item = QListWidgetItem(QIcon(pixmap), caption)
             item.setToolTip(text)
             item.setData(Qt.ItemDataRole.AccessibleTextRole, text)
@@ -61,23 +57,3 @@ class TileStrip(QListWidget):
 
     def _choose(self, item: QListWidgetItem) -> None:
         self.chosen.emit(item.data(Qt.ItemDataRole.UserRole))
-
-
-def pictures_of(plane: LayerPlane, tiles: Sequence[Tile]) -> list[NDArray[np.uint8]]:
-    """Pixels (side, side, 3) of each tile, as bright as the layer shows them."""
-    image, layer = plane.image, plane.layer
-    found = []
-    for tile in tiles:
-        pixels = read_tiles(image, [tile], level=image.level_for(tile.size / _SIDE))[0]
-        step = max(1, len(pixels) // (2 * _SIDE))
-        pixels = pixels[::step, ::step]
-        if layer.rgb:
-            shown = pixels[..., :3].astype(np.float32)
-            shown = shown if pixels.dtype.kind == "f" else shown / np.iinfo(pixels.dtype).max
-        else:
-            low, high = layer.contrast_limits
-            shown = (pixels[..., :1].astype(np.float32) - low) / max(high - low, 1e-9)
-            shown = np.repeat(shown, 3, axis=2)
-        shown = np.nan_to_num(shown).clip(0, 1)
-        found.append(np.ascontiguousarray((shown * 255).astype(np.uint8)))
-    return found

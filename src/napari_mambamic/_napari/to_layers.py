@@ -114,13 +114,6 @@ def placed_on(plane: LayerPlane, origin: tuple[float, float], side: float) -> di
     }
 
 
-def _at_first_channel(plane: LayerPlane, channel_axis: int | None) -> LayerPlane:
-    if channel_axis is None:
-        return plane
-    index = (*plane.index[:channel_axis], 0, *plane.index[channel_axis + 1 :])
-    return replace(plane, index=index)
-
-
 @cache
 def compile_colormaps() -> None:
     """Let napari compile what colours labels, which takes it seconds, before the window needs it.
@@ -168,7 +161,7 @@ class ResultLayers:
         name: str | None = None,
     ) -> None:
         self._viewer, self._channel_axis = viewer, channel_axis
-        self._planes = [_at_first_channel(plane, channel_axis) for plane in planes]
+        self._planes = [plane.at_first_channel(channel_axis) for plane in planes]
         self.class_names = results.class_names
         self._colours = class_colours(len(results.class_names))
         self._results: dict[int, TileResults] = {}

@@ -152,7 +152,7 @@ class TrainPanel(RunPanel):
         self.result.hide()
         self.curves.hide()
         self._say("Reading the samples ...")
-        self._run(_checkpoint_or_sentence, read, self.start_from.currentData(), self._settings())
+        self._run(_iter_training, read, self.start_from.currentData(), self._settings())
 
     def use_for_classify(self) -> None:
         """Keep the weights under their name, and choose them in the Classify panel."""
@@ -347,16 +347,13 @@ class TrainPanel(RunPanel):
             widget.setVisible(usable)
 
 
-def _checkpoint_or_sentence(
+def _iter_training(
     read: Callable[[], Samples], start: str | None, settings: dict[str, Any]
-) -> Generator[Any, None, Checkpoint | str]:
-    """Train in the worker's thread; an error that is a sentence is returned as one."""
-    try:
-        yield "Loading torch ..."
-        from napari_mambamic.training.fine_tune import TrainConfig, iter_fine_tune
+) -> Generator[Any, None, Checkpoint]:
+    """Read the samples and train, in the worker's thread."""
+    yield "Loading torch ..."
+    from napari_mambamic.training.fine_tune import TrainConfig, iter_fine_tune
 
-        samples = read()
-        yield Started(samples)
-        return (yield from iter_fine_tune(samples, start=start, config=TrainConfig(**settings)))
-    except MambamicError as error:
-        return str(error)
+    samples = read()
+    yield Started(samples)
+    return (yield from iter_fine_tune(samples, start=start, config=TrainConfig(**settings)))

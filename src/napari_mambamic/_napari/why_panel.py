@@ -12,8 +12,8 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QPushButton, QSpinBox
 
+from napari_mambamic._napari.classified import Classified
 from napari_mambamic._napari.explained import (
-    Explained,
     explained_of,
     heat_layer,
     iter_explained,
@@ -42,7 +42,7 @@ class WhyPanel(RunPanel):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__("Explain all", width=360)
         self._viewer = napari_viewer
-        self._explained: Explained | None = None  # of the run
+        self._explained: Classified | None = None  # of the run
         self._tile: int | None = None  # that the run is about; None: all
         self._heatmap: Heatmap | None = None
         self._one: Image | None = None  # layer of the last tile
@@ -187,7 +187,7 @@ class WhyPanel(RunPanel):
         self._target, self._method = self.target.currentData(), self.method.currentData()
         self._next_update = 0.0
         numbers = None if self._tile is None else [self._tile]
-        self._run(_steps, self._explained, numbers, self._target, self._method)
+        self._run(iter_explained, self._explained, numbers, self._target, self._method)
 
     def _show_progress(self, progress: Progress) -> None:
         if progress.total:
@@ -287,14 +287,3 @@ class WhyPanel(RunPanel):
         self._viewer.add_layer(layer)
         if selected is not None and selected in self._viewer.layers:
             self._viewer.layers.selection.active = selected
-
-
-def _steps(
-    explained: Explained, numbers: list[int] | None, target: str | None, method: Any
-) -> Generator[Progress, None, Heatmap | str]:
-    """Explain in the worker's thread; raised errors would be shown as defects of the program."""
-    try:
-        steps = iter_explained(explained, numbers=numbers, target=target, method=method)
-        return (yield from steps)
-    except MambamicError as error:
-        return str(error)

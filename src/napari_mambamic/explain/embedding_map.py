@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mambamic.errors import EmbeddingError
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 
 Method = Literal["pca", "t-sne", "umap"]
 Metric = Literal["cosine", "euclidean"]
@@ -97,10 +97,8 @@ def embedding_map(
     EmbeddingError
         There are fewer than two embeddings, there is no such method, or umap-learn is missing.
     """
-    mapped: EmbeddingMap = _drained(
-        iter_embedding_map(embeddings, method=method, seed=seed, most=most)
-    )
-    return mapped.coordinates
+    steps = iter_embedding_map(embeddings, method=method, seed=seed, most=most)
+    return drained(steps).coordinates
 
 
 def iter_embedding_map(
@@ -174,10 +172,7 @@ def find_similar(
     EmbeddingError
         The shapes do not fit, or there is no such metric.
     """
-    found: tuple[NDArray[np.intp], NDArray[np.float64]] = _drained(
-        iter_find_similar(embeddings, query, k, metric=metric)
-    )
-    return found
+    return drained(iter_find_similar(embeddings, query, k, metric=metric))
 
 
 def iter_find_similar(
@@ -287,12 +282,3 @@ def _umap() -> Any:
             "install 'napari-mambamic[umap]', and start again."
         ) from error
     return umap
-
-
-def _drained(steps: Generator[Progress, None, Any]) -> Any:
-    """What a generator returns at its end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value

@@ -32,7 +32,7 @@ from napari_mambamic.patches import (
     read_tiles,
     to_unit_range,
 )
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 from napari_mambamic.tiling import Tile, places_of
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def robustness(
     ImageError, ChannelMismatch
         As `TileClassifier.predict`, or there are no patches.
     """
-    return _drained(iter_robustness(patches, classifier, labels=labels, seed=seed))
+    return drained(iter_robustness(patches, classifier, labels=labels, seed=seed))
 
 
 def robustness_of_tiles(
@@ -227,7 +227,7 @@ def robustness_of_tiles(
 
     Beyond the edges of the image its mirror image is taken.
     """
-    return _drained(iter_robustness_of_tiles(image, tiles, classifier, labels=labels, seed=seed))
+    return drained(iter_robustness_of_tiles(image, tiles, classifier, labels=labels, seed=seed))
 
 
 def iter_robustness(
@@ -444,12 +444,3 @@ def _batches(
         side = int(size) + 2 * margin_for(int(size))
         most = max(1, min(batch_size, _MOST_VALUES // (side**2 * n_channels)))
         yield from (members[i : i + most] for i in range(0, len(members), most))
-
-
-def _drained(steps: Generator[Progress, None, RobustnessReport]) -> RobustnessReport:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            report: RobustnessReport = stop.value
-            return report

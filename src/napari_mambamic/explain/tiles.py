@@ -17,7 +17,7 @@ from napari_mambamic.explain.maps import Explainer, Method, targets_of
 from napari_mambamic.image import as_image
 from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.patches import check_channels, read_patches
-from napari_mambamic.progress import Progress
+from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import Tile
 
@@ -72,14 +72,7 @@ def explain_tiles(
         One of its kinds; the sentence says what is wrong and what to do.
     """
     steps = iter_explain(image, classifier, results, target=target, method=method)
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as stop:
-            heatmap: Heatmap = stop.value
-            return heatmap
-        if on_progress is not None:
-            on_progress(progress)
+    return drained(steps, on_progress)
 
 
 def iter_explain(

@@ -78,19 +78,19 @@ def _small_picture(image: ImagePyramid, longest_side: int) -> Image.Image:
     step = max(1, longest // longest_side)
     if image.level_for(step) == 0:
         step = max(1, step // 2)  # twice as fine as needed, so as to be smoothed
-    pixels = _as_rgb(image.overview(step))
+    pixels = _as_rgb(image.overview(step), image.has_colours)
     how = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
     return Image.fromarray(pixels).resize(size, how)
 
 
-def _as_rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+def _as_rgb(pixels: NDArray[Any], has_colours: bool) -> NDArray[np.uint8]:
     """8-bit colours; pixels of other types are stretched between their darkest and brightest."""
     colours: NDArray[Any] = pixels.astype(np.float32)
     if pixels.dtype != np.uint8:
         known = colours[np.isfinite(colours)]
         low, high = np.percentile(known, [0.2, 99.8]) if known.size else (0.0, 1.0)
         colours = np.nan_to_num((colours - low) / max(high - low, 1e-12)).clip(0, 1) * 255
-    if colours.shape[2] == 4:
+    if colours.shape[2] == 4 and has_colours:
         alpha = colours[..., 3:] / 255
         colours = colours[..., :3] * alpha + 255 * (1 - alpha)
     if colours.shape[2] != 3:
