@@ -28,6 +28,7 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.reviewed_plane import (
     Learned,
     Opened,
@@ -562,7 +563,7 @@ class ReviewPanel(RunPanel):
         if isinstance(outcome, str):
             self._say(outcome, is_error=True)
             return
-        panel = self._open_panel("Classify tiles and cells")
+        panel = open_panel(self._viewer, "Classify tiles and cells")
         panel.weights.choose(outcome.stem)
         self._say(f"Classify now uses {outcome.stem!r}.")
 
@@ -576,8 +577,5 @@ class ReviewPanel(RunPanel):
             np.array([known.index(name) for name in names]),
             known,
         )
-        panel = self._open_panel("Train on your own classes")
+        panel = open_panel(self._viewer, "Train on your own classes")
         panel.sources.add_corrections(f"{self._reviewed.plane.layer.name} corrections", tiles)
-
-    def _open_panel(self, name: str) -> Any:
-        return self._viewer.window.add_plugin_dock_widget("napari-mambamic", name, tabify=True)[1]
