@@ -630,10 +630,10 @@ class EmbeddingMapPanel(RunPanel):
             names = mapped.results.class_names
             counts = np.bincount(labels, minlength=len(names))
             most = [f"{counts[i]:,} {names[i]}" for i in np.argsort(-counts) if counts[i]]
-            rest = ", ..." if len(most) > 4 else ""
+            rest = ", ..." if len(most) > 4 else "."
             self.selection_text.setText(
                 f"{len(tiles):,} of {len(mapped.shown):,} tiles selected: "
-                f"{', '.join(most[:4])}{rest}."
+                f"{', '.join(most[:4])}{rest}"
             )
 
     def _ask_pictures(self, tiles: NDArray[np.intp], captions: Sequence[str]) -> None:
