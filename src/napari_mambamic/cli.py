@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_WEIGHTS_HELP = "a name that 'mambamic weights' lists, or a .safetensors file"
+_TILE_SIZE_HELP = "side of a tile in the image; by default as the weights were trained"
+_PIXEL_SIZE_HELP = "micrometres per pixel, where the file does not say it or says it wrong"
+_PIXELS_HELP = "take the tile size of the weights in px, whatever the pixel size is"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; an error is one sentence on stderr and exit code 1.
@@ -37,7 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mambamic", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="mambamic",
+        description="Classify the tiles and cells of microscopy images.",
+        epilog="'mambamic COMMAND --help' has the options of a command.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="classify a bundled image in napari")
@@ -48,45 +57,81 @@ def _parser() -> argparse.ArgumentParser:
 
     classify = commands.add_parser("classify", help="classify the tiles of image files")
     classify.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE", help="files, folders, patterns"
+        "images",
+        type=Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders, or patterns such as 'slides/*.svs'",
     )
-    classify.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="for the results")
+    classify.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for the results; by default the one you are in",
+    )
     classify.add_argument(
         "--format",
         nargs="+",
         default=["csv"],
         metavar="FORMAT",
-        help="csv, parquet, geojson, geojson.gz, ome.zarr, png",
+        help="one or several of csv (default), parquet, geojson, geojson.gz, ome.zarr, png",
     )
-    classify.add_argument("--weights", default="default", help="a registered name or a file")
+    classify.add_argument("--weights", default="default", help=_WEIGHTS_HELP)
     classify.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     classify.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     classify.add_argument(
         "--dask", metavar="ADDRESS", help="of a cluster's scheduler, or its scheduler file"
     )
-    classify.add_argument("--tile-size", type=int, metavar="PX")
-    classify.add_argument("--overlap", type=int, metavar="PX")
-    classify.add_argument("--pixel-size", type=float, metavar="UM", dest="pixel_size_um")
+    classify.add_argument("--tile-size", type=int, metavar="PX", help=_TILE_SIZE_HELP)
     classify.add_argument(
-        "--use-pixels", action="store_true", default=None, help="whatever the pixel size is"
+        "--overlap", type=int, metavar="PX", help="what neighbouring tiles share; 0 by default"
     )
-    classify.add_argument("--channels", type=int, nargs="+", metavar="N", help="from 0 on")
-    classify.add_argument("--skip-background", action="store_true", default=None)
-    classify.add_argument("--batch-size", type=int, metavar="N")
     classify.add_argument(
-        "--unsure-below", type=float, metavar="P", help="tiles of less probable classes are unsure"
+        "--pixel-size", type=float, metavar="UM", dest="pixel_size_um", help=_PIXEL_SIZE_HELP
+    )
+    classify.add_argument("--use-pixels", action="store_true", default=None, help=_PIXELS_HELP)
+    classify.add_argument(
+        "--channels",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="those that the weights want, in their order; the first is 0",
+    )
+    classify.add_argument(
+        "--skip-background",
+        action="store_true",
+        default=None,
+        help="leave out tiles that hold only glass or darkness",
+    )
+    classify.add_argument(
+        "--batch-size", type=int, metavar="N", help="tiles at once; does not change the result"
+    )
+    classify.add_argument(
+        "--unsure-below",
+        type=float,
+        metavar="P",
+        help="such as 0.8: tiles whose class is less probable are marked as unsure",
     )
     classify.add_argument(
         "--leave-out-unsure",
         dest="count_unsure",
         action="store_false",
         default=None,
-        help="do not count them",
+        help="do not count them in their classes",
     )
     classify.add_argument(
-        "--coverage", type=float, metavar="C", help="tell the sizes of sets that hold the class"
+        "--coverage",
+        type=float,
+        metavar="C",
+        help="such as 0.95: how many classes a tile needs so that the right one is among them",
     )
-    classify.add_argument("--series", type=int, metavar="N", help="which of its images")
+    classify.add_argument(
+        "--series",
+        type=int,
+        metavar="N",
+        help="of a file with several images, which; 0 is the first",
+    )
     classify.add_argument("--z", type=int, metavar="N", help="plane; by default the middle one")
     classify.add_argument("--t", type=int, metavar="N", help="time point; by default the first")
     classify.set_defaults(run=_classify)
@@ -100,24 +145,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.safetensors")
     train.add_argument("--start", default="default", help="weights to start from, or 'scratch'")
-    train.add_argument("--mode", choices=["head", "last stage", "all"], default="all")
-    train.add_argument("--network", default="mambamic-t", help="from scratch alone")
-    train.add_argument("--recipe", choices=["default", "published"], default="default")
-    train.add_argument("--epochs", type=int)
-    train.add_argument("--batch-size", type=int)
-    train.add_argument("--patch-size", type=int, metavar="PX")
-    train.add_argument("--tile-size", type=int, metavar="PX")
+    train.add_argument(
+        "--mode",
+        choices=["head", "last stage", "all"],
+        default="all",
+        help="what may change: head takes seconds, last stage minutes; all by default",
+    )
+    train.add_argument(
+        "--network", default="mambamic-t", help="with --start scratch: which network"
+    )
+    train.add_argument(
+        "--recipe",
+        choices=["default", "published"],
+        default="default",
+        help="published: that of the papers",
+    )
+    train.add_argument("--epochs", type=int, metavar="N", help="how often each sample is seen")
+    train.add_argument("--batch-size", type=int, metavar="N", help="samples at once")
+    train.add_argument(
+        "--patch-size", type=int, metavar="PX", help="side that samples are resampled to"
+    )
+    train.add_argument(
+        "--tile-size", type=int, metavar="PX", help="side of the tiles around points and boxes"
+    )
     train.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
     )
     train.add_argument(
         "--drop-copies", action="store_true", help="leave out samples with the same pixels"
     )
-    train.add_argument("--test-share", type=float, metavar="SHARE")
     train.add_argument(
-        "--robustness", action="store_true", help="in the report, of 200 validation samples"
+        "--test-share",
+        type=float,
+        metavar="SHARE",
+        help="such as 0.2: kept out of everything, for a figure to publish",
     )
-    train.add_argument("--seed", type=int)
+    train.add_argument(
+        "--robustness",
+        action="store_true",
+        help="add to the report how many of 200 validation samples change their class when the "
+        "picture does",
+    )
+    train.add_argument("--seed", type=int, metavar="N", help="another one, another split")
     train.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
     train.add_argument("--folder", type=Path, help="keep the state there, and go on from it")
     train.set_defaults(run=_train)
@@ -134,24 +203,40 @@ def _parser() -> argparse.ArgumentParser:
     robustness.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="*.html; figures go to *.json"
     )
-    robustness.add_argument("--weights", default="default", help="a registered name or a file")
+    robustness.add_argument("--weights", default="default", help=_WEIGHTS_HELP)
     robustness.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
-    robustness.add_argument("--tile-size", type=int, metavar="PX")
-    robustness.add_argument("--pixel-size", type=float, metavar="UM", dest="pixel_size_um")
-    robustness.add_argument("--use-pixels", action="store_true", help="whatever the pixel size is")
-    robustness.add_argument("--most", type=int, default=200, metavar="N", help="patches drawn")
-    robustness.add_argument("--seed", type=int, default=0)
+    robustness.add_argument("--tile-size", type=int, metavar="PX", help=_TILE_SIZE_HELP)
+    robustness.add_argument(
+        "--pixel-size", type=float, metavar="UM", dest="pixel_size_um", help=_PIXEL_SIZE_HELP
+    )
+    robustness.add_argument("--use-pixels", action="store_true", help=_PIXELS_HELP)
+    robustness.add_argument(
+        "--most",
+        type=int,
+        default=200,
+        metavar="N",
+        help="how many samples or tiles are drawn; 200 by default",
+    )
+    robustness.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="another one draws others"
+    )
     robustness.set_defaults(run=_robustness)
 
     compare = commands.add_parser("compare", help="compare two results of the same tiles")
-    compare.add_argument("first", type=Path, metavar="A", help="*.csv, *.parquet or *.geojson")
-    compare.add_argument("second", type=Path, metavar="B")
+    compare.add_argument(
+        "first", type=Path, metavar="A", help="a result: *.csv, *.parquet or *.geojson"
+    )
+    compare.add_argument("second", type=Path, metavar="B", help="another one of the same tiles")
     compare.add_argument("--out", type=Path, metavar="FILE", help="*.csv, a row per tile")
     compare.set_defaults(run=_compare)
 
-    weights = commands.add_parser("weights", help="list, import or export weights")
+    weights = commands.add_parser(
+        "weights",
+        help="list, download, import or export weights",
+        description="Without an action: list the weights that are registered.",
+    )
     weights.set_defaults(run=_weights)
-    actions = weights.add_subparsers(metavar="ACTION")
+    actions = weights.add_subparsers(metavar="[ACTION]")
     imported = actions.add_parser("import", help="register a published .pth state dict")
     imported.add_argument("file", type=Path, metavar="FILE")
     imported.add_argument("--network", required=True, help="such as mambamic-t or medmamba-s")
@@ -224,11 +309,18 @@ def _demo(options: argparse.Namespace) -> None:
 def _classify(options: argparse.Namespace) -> int:
     from napari_mambamic.batch import OPTIONS, SUMMARY, classify_many, find_images
 
-    if not options.out.is_dir():
-        raise ImageError(f"There is no folder {options.out}. Create it or choose another.")
+    if not options.out.absolute().parent.is_dir():
+        raise ImageError(f"There is no folder {options.out.parent}. Create it or choose another.")
+    images = find_images(options.images)
+    try:
+        options.out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ImageError(
+            f"The folder {options.out} cannot be made: {error.strerror}. Choose another."
+        ) from error
     chosen = {name: getattr(options, name, None) for name in OPTIONS}
     summary = classify_many(
-        find_images(options.images),
+        images,
         weights=options.weights,
         out=options.out,
         formats=options.format,
@@ -390,7 +482,8 @@ def _weights(_: argparse.Namespace) -> None:
         print(f"{name}: {manifest.title} ({manifest.network}, {manifest.licence}{where})")
         print(f"  classes: {', '.join(manifest.class_names)}")
         print(f"  trained on {manifest.training_data}")
-        print(f"  scored {json.dumps(dict(manifest.metrics))}")
+        if manifest.score:
+            print(f"  {manifest.score}")
 
 
 def _import_weights(options: argparse.Namespace) -> None:

@@ -461,6 +461,28 @@ def test_a_missing_pixel_size_is_asked_for_and_can_be_waived(
     assert "24 classified" in panel.message.text()
 
 
+def test_a_run_hides_what_an_earlier_one_said_of_the_same_places(viewer, panel, image, finish):
+    panel.run_button.click()
+    finish(panel)
+    other = viewer.add_image(image.data[:96, :96], name="another", rgb=True)
+    for _ in range(2):
+        panel.image.choose(viewer.layers["another"])
+        panel.run_button.click()
+        finish(panel)
+    shown = {layer.name: layer.visible for layer in viewer.layers if "classes" in layer.name}
+    assert shown == {
+        "cells classes": True,
+        "another classes": False,
+        "another classes [1]": True,
+    }
+    viewer.add_shapes([[0, 0], [95, 95]], shape_type="rectangle", name="corner")
+    panel.where.choose(viewer.layers["corner"])
+    panel.run_button.click()
+    finish(panel)  # says nothing of the other tiles
+    assert viewer.layers["another classes [1]"].visible
+    assert other.visible
+
+
 def test_overlapping_tiles_are_blended_when_the_run_is_complete(
     viewer, panel, image, finish, classifier
 ):

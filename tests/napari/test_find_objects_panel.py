@@ -302,9 +302,11 @@ def test_classify_takes_the_labels(viewer, objects_panel, finish):
     finish(objects_panel)
     viewer.layers.move(viewer.layers.index(other), len(viewer.layers))
     viewer.add_image(discs(), name="another image")
+    name = "Classify tiles and cells"
+    dock, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", name, tabify=True)
+    dock.hide()  # closed by the user, or behind another tab
     objects_panel.classify_button.click()
-    dock = viewer.window.dock_widgets["Classify tiles and cells (napari-mambamic)"]
-    panel = dock if hasattr(dock, "labels") else dock.widget()
+    assert not dock.isHidden()
     assert panel.image.layer == image
     assert panel.cut.currentText() == "Objects of a Labels layer"
     assert panel.labels.layer == viewer.layers["smear objects"]

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QLineEdit, QPushButton
 from skimage.io import imsave
 
 from napari_mambamic._napari.classify_layer import classifier_for, classify_layer
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.review_panel import ReviewPanel
 from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.classify import classify_image
@@ -221,7 +222,7 @@ def test_train_with_these_opens_the_train_panel_with_the_samples(begun, qtbot, s
         press(begun, qtbot, key)
     settle(begun, qtbot)
     qtbot.mouseClick(begun.train_button, Qt.MouseButton.LeftButton)
-    opened = begun._open_panel("Train on your own classes")
+    opened = open_panel(begun._viewer, "Train on your own classes")
     samples = opened.sources.reader()()
     assert samples.counts == {begun.class_names[0]: 1, begun.class_names[1]: 2}
     from_file = samples_from_corrections(f"{sheet_file}{SUFFIX}")

@@ -224,7 +224,7 @@ class ClassifyPanel(RunPanel):
             self.advanced_form.addRow(name, widget)
         content = QWidget()
         content.setLayout(self.advanced_form)
-        self.advanced = QCollapsible("Advanced")
+        self.advanced = QCollapsible("Advanced", collapsedIcon="▶", expandedIcon="▼")
         self.advanced.setContent(content)
         self.advanced.collapse(animate=False)
 
@@ -411,6 +411,8 @@ class ClassifyPanel(RunPanel):
         """Show what is new."""
         if self._shown is None:
             self._shown = result_layers_of(self._viewer, self._request, self._everything[0])
+            if self._request.within is None:
+                self._shown.hide_earlier()
             self._counts, self._n_unsure = np.zeros(len(self.results.class_names), np.int64), 0
         fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
         if self._shown.are_shown:

@@ -76,6 +76,7 @@ class ComparePanel(RunPanel):
         )
         self._show_parts(False)
         self._choose_last_two()
+        self._say("Compares two runs of the same tiles, such as with other weights.")
 
     def _build_table(self) -> None:
         self.table = QTableWidget(0, 0)

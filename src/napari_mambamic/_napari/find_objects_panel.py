@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.from_layer import LayerPlane, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.object_preview import Found, ObjectPreview
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.to_layers import place_of
 from napari_mambamic.errors import MambamicError
@@ -226,9 +227,7 @@ class FindObjectsPanel(RunPanel):
                 "The image or its labels were deleted. Press Make labels again.", is_error=True
             )
             return
-        _, panel = self._viewer.window.add_plugin_dock_widget(
-            "napari-mambamic", "Classify tiles and cells", tabify=True
-        )
+        panel = open_panel(self._viewer, "Classify tiles and cells")
         image, labels = self._made
         panel.image.choose(image)
         panel.cut.setCurrentIndex(1)

@@ -96,7 +96,9 @@ class LayerPlane:
         if not self.index:
             return ""
         names = self.layer.axis_labels[: len(self.index)]
-        where = ", ".join(f"{name} = {i}" for name, i in zip(names, self.index, strict=True))
+        # Axes that nobody named are "-3" and so on, which reads like a place.
+        named = [f"axis {i}" if name.startswith("-") else name for i, name in enumerate(names)]
+        where = ", ".join(f"{name} = {i}" for name, i in zip(named, self.index, strict=True))
         return (
             f"Layer {self.layer.name!r} has {self.layer.ndim} axes: the plane in view ({where}) "
             f"is classified."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
@@ -29,6 +28,7 @@ from napari_mambamic._napari.camera import look_at
 from napari_mambamic._napari.classified import Classified
 from napari_mambamic._napari.from_layer import LayerPlane
 from napari_mambamic._napari.latest import Latest
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.review_keys import LAYER_KEYS, AreaButton, KeyArea
 from napari_mambamic._napari.reviewed_plane import (
@@ -502,7 +502,7 @@ class ReviewPanel(RunPanel):
         if isinstance(outcome, str):
             self._say(outcome, is_error=True)
             return
-        panel = self._open_panel("Classify tiles and cells")
+        panel = open_panel(self._viewer, "Classify tiles and cells")
         panel.weights.choose(outcome.stem)
         self._say(f"Classify now uses {outcome.stem!r}.")
 
@@ -516,11 +516,8 @@ class ReviewPanel(RunPanel):
             np.array([known.index(name) for name in names]),
             known,
         )
-        panel = self._open_panel("Train on your own classes")
+        panel = open_panel(self._viewer, "Train on your own classes")
         panel.sources.add_corrections(f"{self._reviewed.plane.layer.name} corrections", tiles)
-
-    def _open_panel(self, name: str) -> Any:
-        return self._viewer.window.add_plugin_dock_widget("napari-mambamic", name, tabify=True)[1]
 
 
 def _picture_or_sentence(plane: LayerPlane, tile: Tile) -> tuple[Tile, NDArray[np.uint8] | str]:

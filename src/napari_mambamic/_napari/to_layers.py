@@ -246,6 +246,22 @@ class ResultLayers:
             for layer in self.layers:
                 layer.name = f"{layer.name} (partial)"
 
+    def hide_earlier(self) -> None:
+        """Hide what earlier runs say of the same planes: two colours on each other are a third.
+
+        Other objects of the same image stay; this run says nothing of them.
+        """
+        planes = [list(plane.index) for plane in self._planes]
+        for layer in self._viewer.layers:
+            several = results_of(layer)
+            if layer in self.layers or layer.metadata.get("image") != self._metadata["image"]:
+                continue
+            objects = {layer.metadata.get("objects"), self._metadata["objects"]}
+            if len(objects - {None}) < 2 and several:
+                where = [each.provenance.get("layer", {}).get("plane") for each in several]
+                if all(plane in planes for plane in where):
+                    layer.visible = False
+
     @property
     def are_shown(self) -> bool:
         """Whether the user still has the main layer."""

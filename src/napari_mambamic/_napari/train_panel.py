@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.classify_panel import DEVICES
 from napari_mambamic._napari.live import LivePreview
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.sample_sources import SampleSources
 from napari_mambamic._napari.training_result import TrainingResult
@@ -166,10 +167,7 @@ class TrainPanel(RunPanel):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.save_weights(path):
-            _, panel = self._viewer.window.add_plugin_dock_widget(
-                "napari-mambamic", "Classify tiles and cells", tabify=True
-            )
-            panel.weights.choose(name)
+            open_panel(self._viewer, "Classify tiles and cells").weights.choose(name)
             self._say(f"Classify now uses {name!r}.")
 
     def save_weights(self, path: str | Path) -> bool:

@@ -102,14 +102,7 @@ class WeightsBox(QWidget):
         except MambamicError as error:
             self.about.setText(str(error))
         else:
-            figures = manifest.metrics.get("validation", {})
-            accuracy = figures.get("overall_accuracy", manifest.metrics.get("validation_accuracy"))
-            held_out = figures.get("n", manifest.split.get("n_validation"))
-            score = (
-                f" {accuracy:.1%} right on {held_out:,} samples that it was not trained on."
-                if accuracy and held_out
-                else ""
-            )
+            score = f" {manifest.score}" if manifest.score else ""
             names = manifest.class_names
             self.about.setText(
                 f"<b>{len(names)} classes:</b> {', '.join(names)}.<br>"

@@ -31,6 +31,7 @@ _NOTABLE = 0.05  # share of tiles that is worth a sentence
 _SURE = 0.5  # more probable than all others together
 _LARGEST_RATIO = 1.5  # of tile sizes in um
 _LEAST_COLOUR = 0.01  # a grey picture that was saved as a JPEG in colour has less
+_DARK = 0.125  # of the range of the pixel type: three bits of it are empty
 _LEAST_CONTRAST = 0.02  # of a tile that holds something, where the training samples do not tell
 
 
@@ -45,11 +46,14 @@ class Look:
     pixels : PixelStatistics
     holds_something : ndarray
         (n,) whether the rule that background is skipped by calls each tile foreground.
+    brightest : float
+        Of all of their pixels, 0 ... 1.
     """
 
     tiles: NDArray[np.intp]
     pixels: PixelStatistics
     holds_something: NDArray[np.bool_]
+    brightest: float
 
 
 def warnings_of(
@@ -78,7 +82,8 @@ def warnings_of(
     if distances is not None:
         found.append(another_size(results, image, spec, distances))
     found += [wrong_pixel_size(results, spec), constant_output(results), one_class(results)]
-    found += [check(results, look) for check in (sure_of_nothing, overexposed, inverted)]
+    found += [sure_of_nothing(results, look), overexposed(results, look)]
+    found.append(unused_range(look, image, results) or inverted(results, look))
     found.append(without_colours(results, look, spec))
     return [sentence for sentence in found if sentence is not None]
 
@@ -91,7 +96,7 @@ def look_at(results: TileResults, image: ImagePyramid, spec: PatchSpec) -> Look:
     patches = read_patches(image, [results.tiles[i] for i in chosen], without_normalisation(spec))
     as_pixels = (patches.transpose(0, 2, 3, 1) * 65535).round().astype(np.uint16)
     held = Foreground.of_pixels(as_pixels).of_patches(as_pixels)
-    return Look(chosen, PixelStatistics.of(patches), held)
+    return Look(chosen, PixelStatistics.of(patches), held, float(patches.max()))
 
 
 def unlike_training(results: TileResults) -> str | None:
@@ -104,11 +109,15 @@ def unlike_training(results: TileResults) -> str | None:
     if unlike.sum() < _FEW or share <= max(_NOTABLE, 3 / (n_calibration + 1)):
         return None
     weights = results.provenance["weights"]
+    where = "The status bar says 'unlike_training: True' over them, and tables have that column."
+    single = ""
+    if results.object_ids is None:
+        where = "The heatmap 'distance' shows where they are."
+        single = "Weights for single cells want objects or points instead of tiles. "
     return (
         f"{share:.0%} of the {_what(results)} are unlike the training data of {weights['name']} "
-        f"({weights['title']}): do not trust their classes. The heatmap 'distance' shows "
-        f"where they are. Check stain, channels and tile size, choose other weights, or train on "
-        f"your own images."
+        f"({weights['title']}): do not trust their classes. {where} {single}Check stain, channels "
+        f"and tile size, choose other weights, or train on your own images."
     )
 
 
@@ -219,6 +228,21 @@ def overexposed(results: TileResults, look: Look) -> str | None:
         f"{clipped:.0%} of the pixels are at the brightest value, and in the training images at "
         f"most {usual:.0%}: the image is overexposed, and what was there is lost. Take it again "
         f"with less light, and do not stretch the contrast before classifying."
+    )
+
+
+def unused_range(look: Look, image: ImagePyramid, results: TileResults) -> str | None:
+    """A camera of 10 to 14 bits whose images are stored in 16: all is nearly black."""
+    kind = image.dtype
+    usual = _ranges(results).get("mean")
+    if usual is None or kind != np.uint16 or not 0 < look.brightest <= _DARK:
+        return None
+    if float(np.median(look.pixels.mean)) >= usual[0]:
+        return None
+    return (
+        f"The pixels reach only {look.brightest:.0%} of what {kind} can hold, and the image is "
+        f"read as nearly black. If the camera has fewer bits, or the light was dim, stretch the "
+        f"values, for example with skimage.exposure.rescale_intensity, all images alike."
     )
 
 

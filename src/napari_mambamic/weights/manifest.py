@@ -65,6 +65,16 @@ class Manifest:
     temperature: float = 1.0
     trust: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def score(self) -> str:
+        """How good the weights are, in words; nothing where it is not known."""
+        figures = self.metrics.get("validation", {})
+        accuracy = figures.get("overall_accuracy", self.metrics.get("validation_accuracy"))
+        held_out = figures.get("n", self.split.get("n_validation"))
+        if not accuracy or not held_out:
+            return ""
+        return f"{accuracy:.1%} right on {held_out:,} samples that it was not trained on."
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Manifest:
         """Read and check a manifest.

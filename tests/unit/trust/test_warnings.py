@@ -25,6 +25,7 @@ SENTENCES = {
     "empty": "hold only glass or darkness and yet got a class",
     "overexposed": "the image is overexposed",
     "inverted": "it may be inverted",
+    "dark": "reach only",
     "grey": "The image is grey, and blood-cells-t was trained on colours",
 }
 
@@ -62,6 +63,13 @@ def test_foreign_tissue(classifier):
     assert "67% of the tiles are unlike" in results.warnings[0]
     assert "blood-cells-t (Blood cells: 8 classes" in results.warnings[0]
     assert results.provenance["warnings"] == list(results.warnings)
+    assert "objects or points instead of tiles" in results.warnings[0]
+    assert "heatmap 'distance'" in results.warnings[0]
+    points = centres_of_cells(96, 5, 5)
+    of_points = classify_objects(data.immunohistochemistry(), points, classifier)
+    assert "of the objects are unlike" in of_points.warnings[0]
+    assert "heatmap" not in of_points.warnings[0]  # there is none of objects
+    assert "instead of tiles" not in of_points.warnings[0]
 
 
 def test_an_inverted_image(sheet, classifier):
@@ -77,6 +85,15 @@ def test_a_grey_image(sheet, classifier):
 def test_a_dark_fluorescence_image(classifier):
     nuclei = data.cell()  # 0 to 255, dark around the cell
     assert "inverted" in said(classify_image(nuclei, classifier))
+
+
+def test_a_12_bit_camera_in_16_bits(sheet, classifier):
+    twelve_bits = sheet[:288].astype(np.uint16) * 16
+    results = classify_image(twelve_bits, classifier)
+    assert "dark" in said(results)
+    assert "inverted" not in said(results)
+    assert "reach only 6% of what uint16 can hold" in " ".join(results.warnings)
+    assert "dark" not in said(classify_image(sheet[:288].astype(np.uint16) * 257, classifier))
 
 
 def test_an_overexposed_image(sheet, classifier):
