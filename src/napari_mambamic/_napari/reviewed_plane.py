@@ -174,7 +174,7 @@ def _embeddings_of(
     flow = Flow(reviewed.image.with_chunk_cache(), results.tiles, classifier, None, None)
     embeddings: NDArray[np.float32] | None = None
     done = 0
-    for batch, _, part in flow.predictions(wanted, classifier.batch_size()):
+    for batch, _, part, _ in flow.predictions(wanted, classifier.batch_size()):
         if embeddings is None:
             embeddings = np.full((len(results), part.shape[1]), np.nan, np.float32)
         embeddings[batch] = part
