@@ -54,6 +54,20 @@ def labelled(panel):
 # ---- labelling ---------------------------------------------------------------------------------
 
 
+def test_tiles_are_labelled_without_a_mouse(viewer, panel):
+    panel.sources.class_names.setText("a, b")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    viewer.cursor.position = tuple(tool.layer.data_to_world((150, 1000)))  # tile 22
+    for key in ("n", "2", "n", "1"):
+        tool.layer.keymap[key_of(tool.layer, key)](tool.layer)
+    labels = tool.annotations
+    assert [labels.class_of(tool.tiles[i]) for i in (0, 1, 22)] == ["b", "a", None]
+    viewer.cursor.position = tuple(tool.layer.data_to_world((150, 1001)))  # moved: as ever
+    tool.layer.keymap[key_of(tool.layer, "2")](tool.layer)
+    assert labels.class_of(tool.tiles[22]) == "b"
+
+
 def press(viewer, layer, key, place):
     viewer.cursor.position = tuple(layer.data_to_world(place))
     layer.keymap[key](layer) if key in layer.keymap else pytest.fail(f"{key} is not bound")
