@@ -34,6 +34,7 @@ def main() -> None:
         photograph(viewer, IMAGES / "before.png")
         classify_and_wait(panel)
         photograph(viewer, IMAGES / "after.png")
+        photograph_light(viewer)
         photograph_table(viewer)
         photograph_map(viewer)
         photograph_why(viewer)
@@ -42,6 +43,13 @@ def main() -> None:
         photograph_training(viewer)
         viewer.close()
         photograph_objects()
+
+
+def photograph_light(viewer: ViewerModel) -> None:
+    """The Classify panel after a run, in the light theme."""
+    before, viewer.theme = viewer.theme, "light"
+    photograph(viewer, IMAGES / "after-light.png")
+    viewer.theme = before
 
 
 def photograph_objects() -> None:

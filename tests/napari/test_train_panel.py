@@ -7,18 +7,18 @@ import pytest
 from napari.layers import Image
 from qtpy.QtWidgets import QApplication, QComboBox, QLineEdit, QPushButton, QSpinBox
 
-from napari_mambamic._napari import annotate
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_panel import ClassifyPanel
 from napari_mambamic._napari.train_panel import TrainPanel
 from napari_mambamic.tiling import Tile
+from napari_mambamic.training import annotations
 from napari_mambamic.weights.store import list_weights
 
 
 @pytest.fixture(autouse=True)
 def own_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("MAMBAMIC_WEIGHTS_DIR", str(tmp_path / "weights"))
-    monkeypatch.setattr(annotate, "user_data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(annotations, "user_data_path", lambda name: tmp_path / name)
     return tmp_path
 
 
@@ -52,6 +52,20 @@ def labelled(panel):
 
 
 # ---- labelling ---------------------------------------------------------------------------------
+
+
+def test_tiles_are_labelled_without_a_mouse(viewer, panel):
+    panel.sources.class_names.setText("a, b")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    viewer.cursor.position = tuple(tool.layer.data_to_world((150, 1000)))  # tile 22
+    for key in ("n", "2", "n", "1"):
+        tool.layer.keymap[key_of(tool.layer, key)](tool.layer)
+    labels = tool.annotations
+    assert [labels.class_of(tool.tiles[i]) for i in (0, 1, 22)] == ["b", "a", None]
+    viewer.cursor.position = tuple(tool.layer.data_to_world((150, 1001)))  # moved: as ever
+    tool.layer.keymap[key_of(tool.layer, "2")](tool.layer)
+    assert labels.class_of(tool.tiles[22]) == "b"
 
 
 def press(viewer, layer, key, place):

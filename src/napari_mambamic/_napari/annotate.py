@@ -20,7 +20,8 @@ from napari_mambamic.training.annotations import Annotations, path_in_user_data
 
 HELP = (
     "Click a tile to give it the chosen class; keys 1-9 give their class to the tile under the "
-    "cursor. 0: no class. u: undo. n: next tile without a class."
+    "cursor. 0: no class. u: undo. n: next tile without a class, which the keys then label until "
+    "the cursor moves."
 )
 
 
@@ -68,6 +69,7 @@ class Annotator:
         known = list(dict.fromkeys([*class_names, *self.annotations.classes]))
         self.class_names = known
         self.current = 0
+        self._gone_to: tuple[int, tuple[float, ...]] | None = None  # a tile; where the cursor was
         self.layer = Points(
             np.zeros((0, image.ndim)),
             name=f"{image.name} annotations",
@@ -124,11 +126,18 @@ class Annotator:
                     return
                 self.current = number - 1
                 name = self.class_names[number - 1]
-            index = self.tile_at(self._viewer.cursor.position)
+            index = self._tile_at_hand()
             if index is not None:
                 self.label(index, name)
 
         return press
+
+    def _tile_at_hand(self) -> int | None:
+        """The tile that `n` went to, until the cursor moves; then the one under it."""
+        cursor = tuple(self._viewer.cursor.position)
+        if self._gone_to is not None and self._gone_to[1] == cursor:
+            return self._gone_to[0]
+        return self.tile_at(cursor)
 
     def _undo(self, layer: Points) -> None:
         self.annotations.undo()
@@ -142,6 +151,8 @@ class Annotator:
         place = (*self.plane.index, *self._centres[index])
         scene = getattr(self._viewer, "scene", self._viewer)  # napari has moved the camera there
         scene.camera.center = self.layer.data_to_world(place)
+        self._gone_to = index, tuple(self._viewer.cursor.position)
+        self._viewer.status = f"Tile {index + 1}, in the middle of the view: keys 1-9 label it."
 
     def _click(self, layer: Points, event: Any) -> Any:
         if event.button != 1:

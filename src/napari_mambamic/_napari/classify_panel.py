@@ -195,7 +195,7 @@ class ClassifyPanel(RunPanel):
         self.count_unsure = self._trust.count_unsure
         self._trust.changed.connect(self._show_unsure)
         self.heatmaps = QListWidget()
-        self.heatmaps.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.heatmaps.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.heatmaps.setMaximumHeight(130)
         self.heatmaps.setToolTip(
             "Show the probability of these classes as images; entropy (1: all classes are as "
@@ -226,7 +226,10 @@ class ClassifyPanel(RunPanel):
         content.setLayout(self.advanced_form)
         self.advanced = QCollapsible("Advanced", collapsedIcon="▶", expandedIcon="▼")
         self.advanced.setContent(content)
+        # Closed, it would be of no height, and its fields still take the keys.
+        self.advanced.toggled.connect(content.setVisible)
         self.advanced.collapse(animate=False)
+        self.advanced.toggleButton().setToolTip("Show or hide the settings that are seldom needed")
 
     def _build_actions(self) -> None:
         self.run_button.setToolTip("Classify every tile, object or point of the image")

@@ -81,7 +81,9 @@ class ComparePanel(RunPanel):
     def _build_table(self) -> None:
         self.table = QTableWidget(0, 0)
         self.table.setAccessibleName("Tiles by class of the first and of the second run")
+        self.table.setTabKeyNavigation(False)  # Tab leaves the table
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setToolTip("Click a number, or press Enter on it, to see its tiles")
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)  # names are cut short
@@ -233,7 +235,7 @@ class ComparePanel(RunPanel):
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 item.setToolTip(f"{count:,}: {name_a} in the first run, {name_b} in the second")
                 if count and name_a != name_b:
-                    shade.setAlphaF(0.25 + 0.6 * (count / most) ** 0.5)
+                    shade.setAlphaF(0.15 + 0.3 * (count / most) ** 0.5)
                     item.setBackground(shade)
                 self.table.setItem(y, x, item)
         rows = sum(self.table.rowHeight(y) for y in range(self.table.rowCount()))

@@ -112,7 +112,8 @@ class EmbeddingMapPanel(RunPanel):
         )
         self.scatter = Scatter("Map of the tiles")
         self.scatter.canvas.native.setToolTip(
-            "Click a point to go to its tile. Drag to move, wheel or + and - to zoom, 0: everything"
+            "Click a point to go to its tile. Drag to move, wheel or + and - to zoom, 0: all. "
+            "Arrow keys move the map, and Enter takes the point nearest to its middle"
         )
         self._colours = MapColours(
             self._viewer,

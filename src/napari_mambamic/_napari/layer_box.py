@@ -39,6 +39,7 @@ class LayerBox(QComboBox):
         self._layers, self._kind, self._none = viewer.layers, kind, none
         self._shown: list[Layer | None] = []
         self.setAccessibleName(what)
+        self.setToolTip(f"A {what} layer of the viewer")
         self.setPlaceholderText(f"no {what} layer")
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.currentIndexChanged.connect(self.chosen)

@@ -6,25 +6,21 @@ from collections.abc import Sequence
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget, QTableWidgetItem
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidgetItem
 
+from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic.colours import UNSURE, class_colours
 
-_ROW, _MOST_ROWS = 22, 14  # height in px; more classes scroll
 
-
-class Legend(QTableWidget):
+class Legend(FittedTable):
     """One row per class, in the order of the weights; then the unsure, where there may be some."""
 
     def __init__(self) -> None:
-        super().__init__(0, 3)
-        self.setAccessibleName("Classes")
+        super().__init__("Classes", 3)
         self.setHorizontalHeaderLabels(["class", "count", "share"])
         self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.setToolTip("Colour, number and share of each class")
         self.setShowGrid(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         header = self.horizontalHeader()
@@ -47,8 +43,7 @@ class Legend(QTableWidget):
                 number = QTableWidgetItem("")
                 number.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self.setItem(row, column, number)
-        header = self.horizontalHeader().sizeHint().height()
-        self.setFixedHeight(min(len(names), _MOST_ROWS) * _ROW + header + 6)
+        self.fit()
 
     def show_counts(self, counts: dict[str, int], *, unsure: int = 0, counted: bool = True) -> None:
         """Fill in counts and shares of the classes that are listed.

@@ -95,7 +95,7 @@ class LivePreview:
     def _take_embeddings(self, results: TileResults | str) -> None:
         self._embedding = None
         if isinstance(results, str):
-            self._say(results)
+            self._say(f"⚠ {results}")
             return
         self.results = results
         self._say("Live: label tiles of two classes or more, and see what they teach.")

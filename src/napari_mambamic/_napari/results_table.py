@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, QTimer
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
@@ -29,6 +29,7 @@ from napari_mambamic._napari.classified import index_of, layer_with
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, regions_of_shapes
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
+from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
 from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.colours import class_colours
@@ -38,7 +39,6 @@ from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined,
 from napari_mambamic.tiling import TileGrid
 
 _MS_BETWEEN_UPDATES = 500
-_ROW = 24  # height in px
 _REGION, _CLASS, _TILES, _SHARE, _AREA, _PROBABILITY, _UNSURE = range(7)
 _TOOLTIPS = (
     "The shape or label that the middles of the tiles lie in",
@@ -164,6 +164,7 @@ class ResultsTable(QWidget):
         self.save_button.clicked.connect(self._choose_path)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         form.addRow("Regions", self.regions)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
@@ -171,7 +172,7 @@ class ResultsTable(QWidget):
         layout.addWidget(self.table, 1)
         layout.addWidget(self.save_button)
         layout.addStretch(0)
-        self.setMinimumWidth(340)
+        SameLetters(self.message, self)
 
         layers = napari_viewer.layers
         layers.selection.events.active.connect(self._follow)
@@ -184,19 +185,38 @@ class ResultsTable(QWidget):
     def _build_table(self) -> None:
         self.table.setModel(self.sorted)
         self.table.setAccessibleName("Results")
-        self.table.setToolTip("Click a heading to sort")
+        self.table.setToolTip(
+            "Click a heading to sort. Keys: S sorts by the next column, Shift+S the other way round"
+        )
+        self.table.setTabKeyNavigation(False)  # Tab leaves the table
         self.table.setSortingEnabled(True)
         self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setShowGrid(False)
-        self.table.setMinimumHeight(6 * _ROW)
         self.table.verticalHeader().hide()
-        self.table.verticalHeader().setDefaultSectionSize(_ROW)
+        for keys, sort in (("S", self.sort_by_next), ("Shift+S", self.sort_backwards)):
+            shortcut = QShortcut(QKeySequence(keys), self.table)
+            shortcut.setContext(Qt.ShortcutContext.WidgetShortcut)
+            shortcut.activated.connect(sort)
         header = self.table.horizontalHeader()
         header.setResizeContentsPrecision(50)  # rows that are measured
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
+
+    def sort_by_next(self) -> None:
+        """Sort by the next column that is shown."""
+        header = self.table.horizontalHeader()
+        n, now = header.count(), self.sorted.sortColumn()
+        following = ((now + i) % n for i in range(1, n + 1))
+        column = next((c for c in following if not header.isSectionHidden(c)), now)
+        self.table.sortByColumn(column, Qt.SortOrder.AscendingOrder)
+
+    def sort_backwards(self) -> None:
+        """Turn the order of the rows round."""
+        ascending = self.sorted.sortOrder() == Qt.SortOrder.AscendingOrder
+        order = Qt.SortOrder.DescendingOrder if ascending else Qt.SortOrder.AscendingOrder
+        self.table.sortByColumn(self.sorted.sortColumn(), order)
 
     @property
     def is_busy(self) -> bool:

@@ -10,18 +10,17 @@ from napari.components import ViewerModel
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QFileDialog,
     QFormLayout,
     QHeaderView,
     QPushButton,
     QSpinBox,
-    QTableWidget,
     QTableWidgetItem,
 )
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.classified import Classified, classified_of, iter_classifier_of
+from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic.atomic import written_atomically
@@ -61,9 +60,12 @@ class RobustnessPanel(RunPanel):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Classes", self.layer)
         form.addRow("Most tiles", self.most)
-        self.chart = Chart("share of labels that stay, by strength", top=1.0)
-        self.chart.setFixedHeight(240)
-        self.chart.setAccessibleName("Share of labels that stay, by strength")
+        self.chart = Chart(
+            "share of labels that stay, by strength",
+            "Share of labels that stay, by strength",
+            top=1.0,
+            rows=16,
+        )
         self.chart.hide()
         self._build_table()
         self.save_button = QPushButton("Save...")
@@ -82,13 +84,12 @@ class RobustnessPanel(RunPanel):
         self._say("Measures how many labels stay when the picture is changed a little.")
 
     def _build_table(self) -> None:
-        self.table = QTableWidget(0, _STRENGTHS)
-        self.table.setAccessibleName("Labels that stay, by perturbation and strength")
+        self.table = FittedTable(
+            "Labels that stay, by perturbation and strength", _STRENGTHS, most_rows=100
+        )
         self.table.setToolTip("Labels that stay; each cell tells how strong the change is")
         self.table.setHorizontalHeaderLabels([str(i + 1) for i in range(_STRENGTHS)])
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         self.table.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.table.hide()
 
@@ -166,9 +167,7 @@ class RobustnessPanel(RunPanel):
                 self.table.setItem(y, x, item)
         self.chart.show()
         self.table.show()
-        self.table.resizeRowsToContents()
-        rows_height = sum(self.table.rowHeight(y) for y in range(len(by_perturbation)))
-        self.table.setFixedHeight(rows_height + self.table.horizontalHeader().height() + 4)
+        self.table.fit()
         self.save_button.setEnabled(True)
 
     def _show_end(self) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
+    QFormLayout,
     QHBoxLayout,
     QLabel,
     QLayout,
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic.errors import MambamicError
 
 
@@ -29,7 +31,7 @@ class RunPanel(QScrollArea):
     action : str
         On the button.
     width : int
-        The least, in px.
+        The least, in px; more where the letters are large.
     """
 
     def __init__(self, action: str, *, width: int) -> None:
@@ -48,10 +50,11 @@ class RunPanel(QScrollArea):
         self.progress.hide()
         self.message = QLabel()
         self.message.setWordWrap(True)
+        self.message.setAccessibleName("Message")
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(width)
+        self._width = width
 
     @property
     def is_running(self) -> bool:
@@ -80,7 +83,25 @@ class RunPanel(QScrollArea):
             else:
                 layout.addWidget(item)
         layout.addStretch(1)
+        for form in inside.findChildren(QFormLayout):  # large letters: the field below its name
+            form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         self.setWidget(inside)
+        SameLetters(self.message, inside)
+
+    def minimumSizeHint(self) -> QSize:
+        """As wide as what is inside wants, for it does not scroll sideways."""
+        hint = super().minimumSizeHint()
+        if self.widget() is None:
+            return hint
+        wanted = self.widget().minimumSizeHint().width()
+        bar = self.verticalScrollBar().sizeHint().width()
+        return QSize(max(self._width, wanted + bar + 2 * self.frameWidth()), hint.height())
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """What is inside has another size: other letters, or more of it."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
 
     def _run(self, generator: Callable[..., Any], *arguments: Any) -> None:
         """Start a generator in a thread; what it refuses comes as a sentence in its result."""

@@ -116,11 +116,12 @@ class SampleSources(QWidget):
         self.form.addRow("Classes", self.class_names)
         self.form.addRow("", self.lenient)
         buttons = QHBoxLayout()
-        for button in (self.label_button, self.add_button, self.remove_button):
+        for button in (self.add_button, self.remove_button):
             buttons.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self.form)
+        layout.addWidget(self.label_button)
         layout.addLayout(buttons)
         layout.addWidget(self.message)
         layout.addWidget(self.sources)
@@ -132,10 +133,10 @@ class SampleSources(QWidget):
         image = self.image.layer
         names = self._names()
         if not isinstance(image, Image):
-            self._say("There is no image to label. Open one first.")
+            self._say("There is no image to label. Open one first.", is_error=True)
             return
         if len(names) < 2:
-            self._say("Name at least two classes first, with a comma between them.")
+            self._say("Name at least two classes first, with a comma between them.", is_error=True)
             return
         try:
             self.annotator = Annotator(
@@ -147,7 +148,7 @@ class SampleSources(QWidget):
                 on_change=self._show_counts,
             )
         except MambamicError as error:
-            self._say(str(error))
+            self._say(str(error), is_error=True)
             return
         self._viewer.layers.selection.active = self.annotator.layer
         self._show_counts()
@@ -173,7 +174,7 @@ class SampleSources(QWidget):
                     raise SamplesError("The viewer has no such layer. Add one and annotate in it.")
                 self._add_layer(layer)
         except MambamicError as error:
-            self._say(str(error))
+            self._say(str(error), is_error=True)
 
     def add_path(self, path: str | Path) -> None:
         """Add a folder or a file; it is read when training starts."""
@@ -283,6 +284,6 @@ class SampleSources(QWidget):
         self.label_button.setVisible(clicks)
         self.add_button.setText("Add samples" if index < _FOLDER else "Choose...")
 
-    def _say(self, text: str) -> None:
-        self.message.setText(text)
+    def _say(self, text: str, *, is_error: bool = False) -> None:
+        self.message.setText(f"⚠ {text}" if is_error else text)
         self.message.setVisible(bool(text))

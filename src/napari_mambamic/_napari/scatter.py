@@ -22,7 +22,8 @@ _ZOOM = {"+": 0.8, "=": 0.8, "-": 1.25}
 class Scatter(QWidget):
     """Points that can be panned, zoomed, coloured, marked, clicked and lassoed.
 
-    Arrow keys move the view, + and - zoom, 0 shows everything.
+    Arrow keys move the view, + and - zoom, 0 shows everything; Enter clicks the point that is
+    nearest to the middle.
 
     Signals
     -------
@@ -181,3 +182,7 @@ class Scatter(QWidget):
             camera.zoom(_ZOOM[event.text], camera.rect.center)
         elif event.text == "0":
             self.fit()
+        elif name == "Enter" and len(self.points):
+            away = self.points - np.array(camera.rect.center, np.float32)
+            adds = any(key.name == "Shift" for key in event.modifiers)
+            self.clicked.emit(int(np.square(away).sum(axis=1).argmin()), adds)

@@ -62,11 +62,11 @@ class TrainPanel(RunPanel):
         self.sources = SampleSources(napari_viewer)
         self._build_settings()
         self._build_actions()
-        self.curves = Chart("epoch")
+        self.curves = Chart("epoch", "Loss and accuracy by epoch")
         self.curves.hide()
         self.result = TrainingResult()
         self.result.cell_chosen.connect(self.show_tiles)
-        self.live = QCheckBox("Live: show what the labels teach, after each one")
+        self.live = QCheckBox("Live: show what the labels teach")
         self.live.setToolTip("Colours the tiles by a head that is fitted to the labels so far")
         self.live.toggled.connect(self._toggle_live)
         self._lay_out(

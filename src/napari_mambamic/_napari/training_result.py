@@ -11,15 +11,15 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QSizePolicy,
-    QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_mambamic._napari.chart import Chart
+from napari_mambamic._napari.fitted_table import FittedTable
 
-_ROW = 22  # px
+_DEEPEST = 0.45  # of a shade, so that letters stand out in both themes
 _COLUMNS = ("precision", "sensitivity", "specificity", "f1", "auc")
 
 
@@ -33,10 +33,14 @@ class TrainingResult(QWidget):
         self.headline = QLabel()
         self.headline.setWordWrap(True)
         self.confusion = _table("Confusion matrix")
-        self.confusion.setToolTip("Rows: true class; columns: predicted. Click to see the tiles")
+        self.confusion.setToolTip(
+            "Rows: true class; columns: predicted. Click, or press Enter, to see the tiles"
+        )
+        self.confusion.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.confusion.cellClicked.connect(self.cell_chosen)
+        self.confusion.cellActivated.connect(self.cell_chosen)  # Enter
         self.figures = _table("Figures of each class")
-        self.reliability = Chart("confidence", top=1.0, diagonal=True)
+        self.reliability = Chart("confidence", "Accuracy by confidence", top=1.0, diagonal=True)
         self.reliability.setToolTip(
             "Of the validation samples told with some confidence, the share that is right; on the "
             "dashed line, probabilities mean what they say"
@@ -85,12 +89,12 @@ class TrainingResult(QWidget):
             for column, count in enumerate(counts):
                 share = count / max(sum(counts), 1)
                 colour = QColor("#4a9a5b" if row == column else "#d1603d")
-                colour.setAlphaF(share)
+                colour.setAlphaF(_DEEPEST * share)
                 item = _cell(str(count))
                 item.setBackground(colour)
                 item.setToolTip(f"{count} of {names[row]} are told {names[column]} ({share:.0%})")
                 table.setItem(row, column, item)
-        _fit_height(table)
+        table.fit()
 
     def _show_figures(self, per_class: dict[str, dict[str, Any]]) -> None:
         table = self.figures
@@ -103,16 +107,12 @@ class TrainingResult(QWidget):
             for column, name in enumerate(_COLUMNS, 1):
                 value = figures[name]
                 table.setItem(row, column, _cell("-" if value is None else f"{value:.1%}"))
-        _fit_height(table)
+        table.fit()
 
 
-def _table(name: str) -> QTableWidget:
-    table = QTableWidget()
-    table.setAccessibleName(name)
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+def _table(name: str) -> FittedTable:
+    table = FittedTable(name)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-    table.verticalHeader().setDefaultSectionSize(_ROW)
-    table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
     table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     # As wide as the panel, never wider: what does not fit scrolls.
     table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -123,9 +123,3 @@ def _cell(text: str) -> QTableWidgetItem:
     item = QTableWidgetItem(text)
     item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
     return item
-
-
-def _fit_height(table: QTableWidget) -> None:
-    header = table.horizontalHeader().sizeHint().height()
-    bar = table.horizontalScrollBar().sizeHint().height()
-    table.setFixedHeight(min(table.rowCount(), 14) * _ROW + header + bar + 4)

@@ -1,0 +1,52 @@
+"""A table that is as tall as its rows, at any size of letters, and that Tab leaves."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget
+
+_AROUND = 8  # px above and below the letters of a row, together
+
+
+class FittedTable(QTableWidget):
+    """Rows to read, not to edit; the arrow keys move in it.
+
+    Parameters
+    ----------
+    name : str
+        Its accessible name.
+    n_columns : int
+    most_rows : int
+        More scroll.
+    """
+
+    def __init__(self, name: str, n_columns: int = 0, *, most_rows: int = 14) -> None:
+        super().__init__(0, n_columns)
+        self._most_rows = most_rows
+        self.setAccessibleName(name)
+        self.setTabKeyNavigation(False)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        self.fit()
+
+    def fit(self) -> None:
+        """Take the height of the rows."""
+        row = row_height(self)
+        self.verticalHeader().setMinimumSectionSize(row)
+        self.verticalHeader().setDefaultSectionSize(row)
+        # Hints of headers are known late, and that of a bar that is not needed is kept free.
+        header = max(self.horizontalHeader().sizeHint().height(), row)
+        bar = self.horizontalScrollBar()
+        below = bar.sizeHint().height() if bar.maximum() else 0
+        self.setFixedHeight(min(self.rowCount(), self._most_rows) * row + header + below + 6)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Larger letters take higher rows."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.FontChange:
+            self.fit()
+
+
+def row_height(table: QAbstractItemView) -> int:
+    """Of one line of letters, in px."""
+    return int(table.fontMetrics().height()) + _AROUND
