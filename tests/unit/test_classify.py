@@ -183,7 +183,9 @@ def test_tiles_are_read_from_the_coarsest_level_that_is_fine_enough(sheet, class
         Counted(sheet[:192:2, ::2]),
     ]
     got = classify_image(levels, classifier, tile_size=384)
-    assert [level.read for level in levels] == [0, 0, sheet[:192].size, 0]
+    finest, fine, right, coarse = [level.read for level in levels]
+    assert finest == fine == coarse == 0
+    assert sheet[:192].size <= right < 1.5 * sheet[:192].size  # some are looked at for warnings
     np.testing.assert_allclose(got.probabilities, by_tiles.probabilities[:24], atol=1e-5)
 
 
@@ -202,9 +204,11 @@ def test_a_huge_image_is_read_only_where_it_is_classified(classifier):
     got = classify_image(huge, classifier, region=(50_000, 50_000, 960, 960))
     assert got.complete
     assert len(got) == 100
-    assert {where[:2] for where in map(tuple, (tuple(map(tuple, b)) for b in blocks))} == {
-        ((50_000, 51_000), (50_000, 51_000))
-    }
+    corners = {(rows[0], columns[0]) for rows, columns, _ in blocks}
+    assert (50_000, 50_000) in corners
+    # Tiles at the edge that look strange are tried at twice their size.
+    around = (49_000, 50_000, 51_000)
+    assert corners <= {(y, x) for y in around for x in around}
 
 
 def test_background_of_an_image_too_large_to_oversee_is_told_tile_by_tile(

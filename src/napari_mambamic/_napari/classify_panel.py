@@ -217,7 +217,7 @@ class ClassifyPanel(RunPanel):
             ("", self.keep_embeddings),
             ("Unsure below", self.unsure_below),
             ("", self.count_unsure),
-            ("Sets hold", self.coverage),
+            ("Set coverage", self.coverage),
             ("Heatmaps", self.heatmaps),
         ):
             widget.setAccessibleName(name)
