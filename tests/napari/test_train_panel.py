@@ -7,7 +7,6 @@ import pytest
 from napari.layers import Image
 from qtpy.QtWidgets import QApplication, QComboBox, QLineEdit, QPushButton, QSpinBox
 
-from napari_mambamic._napari import annotate
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_panel import ClassifyPanel
 from napari_mambamic._napari.train_panel import TrainPanel
@@ -18,7 +17,7 @@ from napari_mambamic.weights.store import list_weights
 @pytest.fixture(autouse=True)
 def own_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("MAMBAMIC_WEIGHTS_DIR", str(tmp_path / "weights"))
-    monkeypatch.setattr(annotate, "user_data_path", lambda name: tmp_path / name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     return tmp_path
 
 
