@@ -224,8 +224,8 @@ def test_many_tiles_are_coloured_by_class_and_filled_batch_by_batch():
     shown.finish(results)
     np.testing.assert_array_equal(shown.main.data.ravel(), everything.argmax(axis=1) + 1)
     features = shown.main.features
-    assert features["class"].tolist() == list(NAMES)
-    assert features["tiles"].tolist() == list(results.counts.values())
+    assert features["class"].tolist() == [*NAMES, "unsure"]
+    assert features["tiles"].tolist() == [*results.counts.values(), 0]
     for value, colour in enumerate(class_colours(3), 1):
         np.testing.assert_allclose(shown.main.colormap.color_dict[value], colour)
 
