@@ -400,7 +400,8 @@ class _Run:
                 losses.append(loss)
                 yield self._progress(f"Epoch {epoch + 1} of {config.epochs}", loss)
             begin = time.perf_counter()
-            for network in {self.network, self._averaged()}:
+            # In the same order in every process, and one that is both only once.
+            for network in dict.fromkeys((self.network, self._averaged())):
                 self.processes.average_buffers(network)
             logits = yield from self._predict(self.split.validation, "Validating")
             self.seconds += time.perf_counter() - begin

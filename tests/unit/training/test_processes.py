@@ -30,12 +30,22 @@ checkpoint = fine_tune(
 import os
 number = os.environ.get("RANK", "0")
 checkpoint.save(f"{sys.argv[1]}/from-{number}.safetensors")
-print("epochs told by process", number, len(said), checkpoint.report["validation"]["n"])
+say("epochs told by process", number, len(said), checkpoint.report["validation"]["n"])
+"""
+
+
+# At once, or the words of two processes would be mixed.
+SAY = """
+import os
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 """
 
 
 def in_two_processes(script, *arguments):
-    """Run a script as two processes, and give what they print."""
+    """Run a script as two processes, and give what they say."""
+    script.write_text(SAY + script.read_text())
     start = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     threads = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -80,7 +90,7 @@ processes.average_gradients(network)
 processes.average_buffers(network)
 import numpy as np
 rows = processes.joined(np.full((processes.number + 1, 2), processes.number, np.float32))
-print(
+say(
     "process", processes.number, processes.count, network[0].weight.grad.tolist(),
     network[1].running_mean.item(), rows[:, 0].tolist(), processes.average(float(processes.number)),
     processes.share(np.arange(5)).tolist(), [round(v, 4) for v in weights.flatten().tolist()],
@@ -102,7 +112,7 @@ def test_more_processes_than_samples_of_a_batch_get_a_sentence(tmp_path):
         .replace("checkpoint = fine", "try:\n    fine")
         .split("import os")[0]
         .split("checkpoint.save")[0]
-        + "except Exception as error:\n    print(type(error).__name__, error)\n"
+        + "except Exception as error:\n    say(type(error).__name__, error)\n"
     )
     said = in_two_processes(script, tmp_path)
     assert said.count("TrainingError 2 processes share batches of 1 samples.") == 2
