@@ -81,7 +81,7 @@ def _gather(  # type: ignore[no-untyped-def]
             store(scaled, (t, block), delta * load_first(x, (i, p, block), d - block))
 
 
-def _forward(  # type: ignore[no-untyped-def]
+def _forward(  # type: ignore[no-untyped-def]  # pragma: no cover
     maps, x, projected, dt_weight, dt_bias, a, skip, height, width, kept, y
 ):
     """Write y; where ``kept`` has room, keep the state before every 16th step in it.
@@ -135,7 +135,7 @@ def _forward(  # type: ignore[no-untyped-def]
                         store_first(y, (i, p, block), even + odd, d - block)
 
 
-def _backward(  # type: ignore[no-untyped-def]
+def _backward(  # type: ignore[no-untyped-def]  # pragma: no cover
     maps, x, projected, dt_weight, dt_bias, a, skip, height, width, kept, grad_y,
     grad_x, grad_projected, grad_dt_weight, grad_dt_bias, grad_a, grad_skip,
 ):  # fmt: skip
