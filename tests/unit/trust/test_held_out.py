@@ -13,7 +13,7 @@ from skimage.io import imread
 from napari_mambamic.trust.assessment import halves
 from napari_mambamic.trust.conformal import coverage_of, sets_of
 
-CELLS = Path("/work/shared/data/pbc96.zip")
+CELLS = Path(__file__).parents[4] / "shared/data/pbc96.zip"  # too many to be in the repository
 SEED, SHARE, N = 20261121, 0.15, 300
 
 
