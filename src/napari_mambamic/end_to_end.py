@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from napari_mambamic.blas import one_blas_thread
 from napari_mambamic.classifier import TileClassifier, load_classifier
 from napari_mambamic.classify import classify_image
 from napari_mambamic.image_files import open_image
@@ -126,7 +126,7 @@ def _alone(classifier: TileClassifier, pixels: NDArray[np.uint8]) -> tuple[float
     tiles = [Tile(0, i * 7, spec.tile_size) for i in range(size)]
     patches = read_patches(as_image(pixels), tiles, spec)
     n_batches = max(4, 400 // size)
-    with freed_memory_kept(), threadpool_limits(1, user_api="blas"):
+    with freed_memory_kept(), one_blas_thread():
         classifier.predict_prepared(patches)
         begin = time.perf_counter()
         for _ in range(n_batches):

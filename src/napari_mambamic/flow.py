@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from napari_mambamic.blas import one_blas_thread
 from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.patches import PatchSpec, read_patches, read_tiles
@@ -59,12 +59,10 @@ class Flow:
         # In memory, pixels come faster than threads could bring them; a GPU waits for neither.
         threads = 4 if self.on_gpu else int(block is not None)
         waiting: deque[tuple[NDArray[np.intp], NDArray[np.bool_], Any]] = deque()
-        # Small products of matrices gain nothing from several threads, which get in torch's way:
-        # without this limit a CPU classifies half as many tiles.
         reading = read_ahead(
             self._batches(schedule, size), self._read, threads=threads, ahead=threads
         )
-        with threadpool_limits(1, user_api="blas"), closing(reading) as batches:
+        with one_blas_thread(), closing(reading) as batches:
             for batch, (held, patches) in batches:
                 begun = self.classifier.begin(patches) if len(patches) else None
                 waiting.append((batch, held, begun))
