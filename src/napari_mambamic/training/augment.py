@@ -1,8 +1,8 @@
 """Random changes of training patches, on the device that trains.
 
 What a microscope changes without changing the class: place, turn, mirror image, light, stain,
-noise.  From kornia, except for the jitter of gain and gamma channel by channel, which stands for
-stain and white balance.
+focus, noise.  From kornia, except for the jitter of gain and gamma channel by channel, which stands
+for stain and white balance.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 from napari_mambamic.errors import TrainingError
 
 PRESETS = ("none", "bright-field", "fluorescence", "autoaugment")
+_DEFOCUSED = 1 / 3  # of the patches
+_LARGEST_BLUR = 0.03  # standard deviation, of the patch's side
 
 
 def make_augmentation(
@@ -27,10 +29,10 @@ def make_augmentation(
     ----------
     preset : str
         "none"; "bright-field": any turn, mirror image, zoom, shift by up to 8 %, light, contrast,
-        and gain and gamma per channel; "fluorescence": the same places, gain per channel, offset
-        and noise, all relative to what the channel holds; "autoaugment": the ImageNet
-        policy of AutoAugment (Cubuk et al., CVPR 2019), with which MedMamba-X was trained, for RGB
-        alone.
+        gain and gamma per channel, and a third of them out of focus; "fluorescence": the same
+        places, gain per channel, offset and noise, all relative to what the channel holds;
+        "autoaugment": the ImageNet policy of AutoAugment (Cubuk et al., CVPR 2019), with which
+        MedMamba-X was trained, for RGB alone.
     zoom : float
         Largest zoom, in and out.
     gain : float, optional
@@ -62,7 +64,7 @@ def make_augmentation(
         ),
     )
     if preset == "bright-field":
-        return lambda patches: jitter_stain(place(patches), gain or 1.12)
+        return lambda patches: defocus(jitter_stain(place(patches), gain or 1.12))
     return lambda patches: add_noise(jitter_gain(place(patches), gain or 1.5)).clamp(0, 1)
 
 
@@ -75,6 +77,19 @@ def jitter_stain(patches: Tensor, gain: float) -> Tensor:
     gains = _around_one(patches, light, 1) * _around_one(patches, 0.45 * light, channels)
     gamma = _around_one(patches, 1.3 * light, channels)
     return (patches.clamp(1e-3, 1) ** gamma * gains).clamp(0, 1)
+
+
+def defocus(patches: Tensor) -> Tensor:
+    """Blur a third of the patches by up to 3 % of their side (standard deviation)."""
+    from kornia.filters import gaussian_blur2d
+
+    chosen = (torch.rand(len(patches), device=patches.device) < _DEFOCUSED).nonzero().squeeze(1)
+    if not len(chosen):
+        return patches
+    largest = _LARGEST_BLUR * min(patches.shape[-2:])
+    sigma = torch.rand((len(chosen), 1), device=patches.device) * largest + 1e-3
+    blurred = gaussian_blur2d(patches[chosen], 2 * math.ceil(2 * largest) + 1, sigma.repeat(1, 2))
+    return patches.index_copy(0, chosen, blurred.to(patches.dtype))
 
 
 def jitter_gain(patches: Tensor, gain: float) -> Tensor:

@@ -18,7 +18,7 @@ from napari_mambamic.classifier import load_classifier
 from napari_mambamic.errors import SamplesError, TrainingError
 from napari_mambamic.networks import build_network
 from napari_mambamic.training import fine_tune as module
-from napari_mambamic.training.augment import PRESETS, add_noise, make_augmentation
+from napari_mambamic.training.augment import PRESETS, add_noise, defocus, make_augmentation
 from napari_mambamic.training.fine_tune import (
     TrainConfig,
     fine_tune,
@@ -368,6 +368,17 @@ def test_zoom_and_gain_can_be_turned_off(preset):
         for zoom in (1.4, 1.0)
     )
     assert areas.std() > 3 * steady_areas.std()
+
+
+def test_some_patches_are_put_out_of_focus():
+    torch.manual_seed(0)
+    edge = torch.zeros(1, 3, 64, 64)
+    edge[..., 32:] = 1.0
+    steps = defocus(edge.repeat(300, 1, 1, 1)).diff(dim=3).amax(dim=(1, 2, 3))
+    blurred = steps < 0.99
+    assert 0.2 < blurred.float().mean() < 0.45
+    assert 0.15 < steps.min() < 0.3  # a Gaussian of 3 % of 64 px has 0.21 in its middle
+    assert (steps == 1).float().mean() > 0.5
 
 
 def test_faint_channels_are_not_drowned_in_noise():
