@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw, ImageFont
 from train_blood_cells import load_cells, split
 
 from napari_mambamic import load_classifier
-from napari_mambamic.training.fine_tune import fit_linear
+from napari_mambamic.training.head import fit_linear
 from napari_mambamic.training.queue import DEFAULT, review_order
 from napari_mambamic.training.review import SPOT_CHECK
 

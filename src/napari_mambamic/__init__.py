@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from napari_mambamic.tiling import plan_tiles as plan_tiles
     from napari_mambamic.tiling import tiles_at_points as tiles_at_points
     from napari_mambamic.tiling import tiles_of_objects as tiles_of_objects
+    from napari_mambamic.training.checkpoint import Checkpoint as Checkpoint
+    from napari_mambamic.training.config import TrainConfig as TrainConfig
     from napari_mambamic.training.corrections import (
         samples_from_corrections as samples_from_corrections,
     )
@@ -67,8 +69,6 @@ if TYPE_CHECKING:
     from napari_mambamic.training.datasets import samples_from_folder as samples_from_folder
     from napari_mambamic.training.datasets import samples_from_npz as samples_from_npz
     from napari_mambamic.training.datasets import samples_from_points as samples_from_points
-    from napari_mambamic.training.fine_tune import Checkpoint as Checkpoint
-    from napari_mambamic.training.fine_tune import TrainConfig as TrainConfig
     from napari_mambamic.training.fine_tune import fine_tune as fine_tune
     from napari_mambamic.training.fine_tune import iter_fine_tune as iter_fine_tune
     from napari_mambamic.training.queue import review_order as review_order
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BatchProgress": "batch",
     "BatchSummary": "batch",
-    "Checkpoint": "training.fine_tune",
+    "Checkpoint": "training.checkpoint",
     "Comparison": "compare",
     "Heatmap": "explain.heatmap",
     "MambamicError": "errors",
@@ -102,7 +102,7 @@ _HOMES = {
     "TileClassifier": "classifier",
     "TileGrid": "tiling",
     "TileResults": "results",
-    "TrainConfig": "training.fine_tune",
+    "TrainConfig": "training.config",
     "as_image": "image",
     "build_network": "networks",
     "classify_image": "classify",

@@ -13,19 +13,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from napari_mambamic.classifier import load_classifier
+from napari_mambamic.devices import choose_device
 from napari_mambamic.errors import SamplesError, TrainingError
 from napari_mambamic.networks import build_network
-from napari_mambamic.training import fine_tune as module
 from napari_mambamic.training.augment import PRESETS, add_noise, make_augmentation
-from napari_mambamic.training.fine_tune import (
-    TrainConfig,
-    fine_tune,
-    fit_linear,
-    iter_fine_tune,
-)
+from napari_mambamic.training.config import TrainConfig
+from napari_mambamic.training.fine_tune import fine_tune, iter_fine_tune
+from napari_mambamic.training.head import fit_linear
+from napari_mambamic.training.processes import Processes
+from napari_mambamic.training.run import Run
 from napari_mambamic.training.samples import samples_from_arrays
+from napari_mambamic.training.splits import split_samples
 
 FAST = TrainConfig(epochs=3, batch_size=8, patch_size=32, device="cpu", validation_share=0.25)
 
@@ -283,7 +284,7 @@ def test_an_infinite_loss_stops_the_run_and_says_where():
 
 def test_short_memory_halves_what_is_computed_at_once(monkeypatch):
     sizes = []
-    original = module.functional.cross_entropy
+    original = functional.cross_entropy
 
     def short(logits, target, **keywords):
         sizes.append(len(logits))
@@ -291,7 +292,7 @@ def test_short_memory_halves_what_is_computed_at_once(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(logits, target, **keywords)
 
-    monkeypatch.setattr(module.functional, "cross_entropy", short)
+    monkeypatch.setattr(functional, "cross_entropy", short)
     checkpoint = fine_tune(two_classes(), start=None, config=steady(epochs=1))
     assert sizes[:3] == [8, 4, 2]
     assert "2 patches at a time" in checkpoint.report["notes"][-1]
@@ -302,16 +303,16 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(monkeypatch):
     gradients = []
     for micro in (8, 3):
         samples = two_classes()
-        split = module.split_samples(samples, validation_share=0.25)
-        choice = module.choose_device("cpu")
-        run = module._Run(samples, split, None, steady(), choice, module.Processes())
-        run.network.double().eval()  # BatchNorm in training would see other batches
-        run.micro_batch = micro
-        patches, labels = run._batch(split.training[:8])
-        targets = torch.nn.functional.one_hot(labels, 2).double()
-        run.class_weights = run.class_weights.double()
-        run._backward(patches.double(), targets, 1.0)
-        gradients.append([p.grad.clone() for p in run.network.parameters()])
+        split = split_samples(samples, validation_share=0.25)
+        run = Run(samples, split, None, steady(), choose_device("cpu"), Processes())
+        learner = run.learner
+        learner.network.double().eval()  # BatchNorm in training would see other batches
+        learner.micro_batch = micro
+        patches, labels = learner.batches.of(split.training[:8])
+        targets = functional.one_hot(labels, 2).double()
+        learner.class_weights = learner.class_weights.double()
+        learner.backward(patches.double(), targets, 1.0)
+        gradients.append([p.grad.clone() for p in learner.network.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
 
