@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from napari_mambamic.explain.faithfulness import insertion_score as insertion_score
     from napari_mambamic.explain.heatmap import Heatmap as Heatmap
     from napari_mambamic.explain.maps import explain_patches as explain_patches
-    from napari_mambamic.explain.robustness import RobustnessReport as RobustnessReport
     from napari_mambamic.explain.robustness import iter_robustness as iter_robustness
     from napari_mambamic.explain.robustness import robustness as robustness
     from napari_mambamic.explain.robustness import robustness_of_tiles as robustness_of_tiles
+    from napari_mambamic.explain.robustness_report import RobustnessReport as RobustnessReport
     from napari_mambamic.explain.tiles import explain_tiles as explain_tiles
     from napari_mambamic.explain.tiles import iter_explain as iter_explain
     from napari_mambamic.exports import read_results as read_results
@@ -95,7 +95,7 @@ _HOMES = {
     "PatchSpec": "patches",
     "Prediction": "classifier",
     "Progress": "progress",
-    "RobustnessReport": "explain.robustness",
+    "RobustnessReport": "explain.robustness_report",
     "Samples": "training.samples",
     "Summary": "summary",
     "Tile": "tiling",
