@@ -546,12 +546,12 @@ def _doctor(_: argparse.Namespace) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     if options.end_to_end:
-        from napari_mambamic.end_to_end import end_to_end_table, measure_end_to_end
+        from napari_mambamic.bench.end_to_end import end_to_end_table, measure_end_to_end
 
         report = measure_end_to_end(device=options.device)
         print(end_to_end_table(report))
     else:
-        from napari_mambamic.bench import measure, table
+        from napari_mambamic.bench.networks import measure, table
 
         report = measure(
             networks=options.networks,
