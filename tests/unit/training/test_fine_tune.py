@@ -19,7 +19,6 @@ from napari_mambamic.classifier import load_classifier
 from napari_mambamic.devices import choose_device
 from napari_mambamic.errors import SamplesError, TrainingError
 from napari_mambamic.networks import build_network
-from napari_mambamic.training.augment import PRESETS, add_noise, make_augmentation
 from napari_mambamic.training.config import TrainConfig
 from napari_mambamic.training.fine_tune import fine_tune, iter_fine_tune
 from napari_mambamic.training.head import fit_linear
@@ -335,49 +334,6 @@ def test_one_class_only_is_refused():
     images, _ = stripes(8)
     with pytest.raises(SamplesError, match="one class only"):
         fine_tune(samples_from_arrays(images, ["a"] * 8))
-
-
-# ---- augmentation ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_augmented_patches_stay_patches(preset):
-    torch.manual_seed(0)
-    patches = torch.rand(6, 3, 24, 24)
-    augment = make_augmentation(preset)
-    torch.manual_seed(1)
-    changed = augment(patches)
-    assert changed.shape == patches.shape
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-    assert torch.equal(changed, patches) == (preset == "none")
-    torch.manual_seed(1)
-    assert torch.equal(augment(patches), changed)
-
-
-@pytest.mark.parametrize("preset", ["bright-field", "fluorescence"])
-def test_zoom_and_gain_can_be_turned_off(preset):
-    torch.manual_seed(0)
-    patches = torch.full((64, 1, 24, 24), 0.3)
-    bright = make_augmentation(preset)(patches).mean(dim=(1, 2, 3))
-    steady_light = make_augmentation(preset, gain=1.0)(patches).mean(dim=(1, 2, 3))
-    assert bright.std() > 2 * steady_light.std()
-    disc = (torch.hypot(*torch.meshgrid(*[torch.arange(-12.0, 12)] * 2, indexing="ij")) < 6).float()
-    discs = disc.expand(64, 1, 24, 24) * 0.5
-    areas, steady_areas = (
-        (make_augmentation(preset, zoom=zoom, gain=1.0)(discs) > 0.25).float().sum((1, 2, 3))
-        for zoom in (1.4, 1.0)
-    )
-    assert areas.std() > 3 * steady_areas.std()
-
-
-def test_faint_channels_are_not_drowned_in_noise():
-    torch.manual_seed(0)
-    patches = torch.rand(8, 2, 32, 32) * torch.tensor([0.01, 0.5]).view(1, 2, 1, 1)
-    noisy = add_noise(patches)
-    for channel in range(2):
-        change = (noisy - patches)[:, channel].std() / patches[:, channel].std()
-        assert 0.01 < change < 0.12
 
 
 def test_a_network_in_training_is_not_the_one_that_is_given_back():
