@@ -32,14 +32,17 @@ from torch import nn
 
 from napari_mambamic import build_network, list_networks, register_network
 from napari_mambamic.networks.yardsticks import ResNet18
+from napari_mambamic.training.config import TrainConfig
 from napari_mambamic.training.datasets import (
     samples_from_boxes,
     samples_from_folder,
     samples_from_npz,
     samples_from_points,
 )
-from napari_mambamic.training.fine_tune import TrainConfig, TrainProgress, fine_tune, fit_linear
+from napari_mambamic.training.fine_tune import fine_tune
+from napari_mambamic.training.head import fit_linear
 from napari_mambamic.training.metrics import evaluate
+from napari_mambamic.training.progress import TrainProgress
 from napari_mambamic.training.samples import Samples, without_copies
 from napari_mambamic.training.splits import split_samples
 

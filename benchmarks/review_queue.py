@@ -34,7 +34,9 @@ from PIL import Image, ImageDraw, ImageFont
 from train_blood_cells import load_cells, split
 
 from napari_mambamic import load_classifier
-from napari_mambamic.training.fine_tune import TrainConfig, fine_tune, fit_linear
+from napari_mambamic.training.config import TrainConfig
+from napari_mambamic.training.fine_tune import fine_tune
+from napari_mambamic.training.head import fit_linear
 from napari_mambamic.training.queue import DEFAULT, review_order
 from napari_mambamic.training.review import SPOT_CHECK
 from napari_mambamic.training.samples import Samples

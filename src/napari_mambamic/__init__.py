@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from napari_mambamic.explain.faithfulness import insertion_score as insertion_score
     from napari_mambamic.explain.heatmap import Heatmap as Heatmap
     from napari_mambamic.explain.maps import explain_patches as explain_patches
-    from napari_mambamic.explain.robustness import RobustnessReport as RobustnessReport
     from napari_mambamic.explain.robustness import iter_robustness as iter_robustness
     from napari_mambamic.explain.robustness import robustness as robustness
     from napari_mambamic.explain.robustness import robustness_of_tiles as robustness_of_tiles
+    from napari_mambamic.explain.robustness_report import RobustnessReport as RobustnessReport
     from napari_mambamic.explain.tiles import explain_tiles as explain_tiles
     from napari_mambamic.explain.tiles import iter_explain as iter_explain
     from napari_mambamic.exports import read_results as read_results
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from napari_mambamic.tiling import plan_tiles as plan_tiles
     from napari_mambamic.tiling import tiles_at_points as tiles_at_points
     from napari_mambamic.tiling import tiles_of_objects as tiles_of_objects
+    from napari_mambamic.training.checkpoint import Checkpoint as Checkpoint
+    from napari_mambamic.training.config import TrainConfig as TrainConfig
     from napari_mambamic.training.corrections import (
         samples_from_corrections as samples_from_corrections,
     )
@@ -67,8 +69,6 @@ if TYPE_CHECKING:
     from napari_mambamic.training.datasets import samples_from_folder as samples_from_folder
     from napari_mambamic.training.datasets import samples_from_npz as samples_from_npz
     from napari_mambamic.training.datasets import samples_from_points as samples_from_points
-    from napari_mambamic.training.fine_tune import Checkpoint as Checkpoint
-    from napari_mambamic.training.fine_tune import TrainConfig as TrainConfig
     from napari_mambamic.training.fine_tune import fine_tune as fine_tune
     from napari_mambamic.training.fine_tune import iter_fine_tune as iter_fine_tune
     from napari_mambamic.training.queue import review_order as review_order
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BatchProgress": "batch",
     "BatchSummary": "batch",
-    "Checkpoint": "training.fine_tune",
+    "Checkpoint": "training.checkpoint",
     "Comparison": "compare",
     "Heatmap": "explain.heatmap",
     "MambamicError": "errors",
@@ -95,14 +95,14 @@ _HOMES = {
     "PatchSpec": "patches",
     "Prediction": "classifier",
     "Progress": "progress",
-    "RobustnessReport": "explain.robustness",
+    "RobustnessReport": "explain.robustness_report",
     "Samples": "training.samples",
     "Summary": "summary",
     "Tile": "tiling",
     "TileClassifier": "classifier",
     "TileGrid": "tiling",
     "TileResults": "results",
-    "TrainConfig": "training.fine_tune",
+    "TrainConfig": "training.config",
     "as_image": "image",
     "build_network": "networks",
     "classify_image": "classify",

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 
 from threadpoolctl import threadpool_limits
 
-_lock = threading.Lock()
-_users = 0
+from napari_mambamic.shared_setting import SharedSetting
+
 _limit = ExitStack()
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> AbstractContextManager[None]:
     """Hold numpy's matrix products to one thread; at the end, the last user lets them go.
 
     The products of a run are small and gain nothing from more: with two threads, two cores
     classified less than half as many tiles per second.
     """
-    global _users
-    with _lock:
-        if not _users:
-            _limit.enter_context(threadpool_limits(1, user_api="blas"))
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                _limit.close()
+    return _setting.held()
+
+
+def _hold() -> None:
+    _limit.enter_context(threadpool_limits(1, user_api="blas"))
+
+
+_setting = SharedSetting(_hold, _limit.close)

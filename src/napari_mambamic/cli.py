@@ -17,7 +17,7 @@ from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 if TYPE_CHECKING:
     from napari_mambamic.batch import BatchProgress
     from napari_mambamic.progress import Progress
-    from napari_mambamic.training.fine_tune import Checkpoint
+    from napari_mambamic.training.checkpoint import Checkpoint
     from napari_mambamic.training.samples import Samples
 
 Result = TypeVar("Result")
@@ -336,9 +336,11 @@ def _classify(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from napari_mambamic.training.config import TrainConfig
     from napari_mambamic.training.datasets import samples_from_path
-    from napari_mambamic.training.fine_tune import TrainConfig, TrainProgress, fine_tune
+    from napari_mambamic.training.fine_tune import fine_tune
     from napari_mambamic.training.processes import is_first_process
+    from napari_mambamic.training.progress import TrainProgress
     from napari_mambamic.training.report import write_report
     from napari_mambamic.training.samples import without_copies
 
@@ -544,12 +546,12 @@ def _doctor(_: argparse.Namespace) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     if options.end_to_end:
-        from napari_mambamic.end_to_end import end_to_end_table, measure_end_to_end
+        from napari_mambamic.bench.end_to_end import end_to_end_table, measure_end_to_end
 
         report = measure_end_to_end(device=options.device)
         print(end_to_end_table(report))
     else:
-        from napari_mambamic.bench import measure, table
+        from napari_mambamic.bench.networks import measure, table
 
         report = measure(
             networks=options.networks,

@@ -7,40 +7,35 @@ when it is asked for again: a third of the time of a forward pass on a CPU.
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 
+from napari_mambamic.shared_setting import SharedSetting
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # numbers of mallopt's settings
-_lock = threading.Lock()
-_users = 0
 
 
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def freed_memory_kept() -> AbstractContextManager[None]:
     """Keep freed memory in the process for a while; at the end, the last user gives it back.
 
     Does nothing where the C library is not glibc.
     """
-    global _users
+    return _setting.held()
+
+
+def _keep() -> None:
     glibc = _glibc()
-    if glibc is None:
-        yield
-        return
-    with _lock:
-        _users += 1
+    if glibc is not None:
         glibc.mallopt(_MMAP_MAX, 0)
         glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                glibc.mallopt(_MMAP_MAX, 65536)
-                glibc.mallopt(_TRIM_THRESHOLD, 128 * 1024)
-                glibc.malloc_trim(0)
+
+
+def _give_back() -> None:
+    glibc = _glibc()
+    if glibc is not None:
+        glibc.mallopt(_MMAP_MAX, 65536)
+        glibc.mallopt(_TRIM_THRESHOLD, 128 * 1024)
+        glibc.malloc_trim(0)
 
 
 @cache
@@ -51,3 +46,6 @@ def _glibc() -> ctypes.CDLL | None:
     except (AttributeError, OSError, TypeError):  # another C library; Windows
         return None
     return library
+
+
+_setting = SharedSetting(_keep, _give_back)

@@ -75,15 +75,15 @@ def labels_in(path):
 def test_the_view_goes_to_the_tile_with_a_frame_and_a_picture(begun, viewer):
     number = begun.review.current
     tile = begun.review.results.tiles[number]
-    assert begun.frame.data.tolist() == [[tile.y + 47.5, tile.x + 47.5]]
-    assert begun.frame.size.tolist() == [96]
-    assert begun.frame.visible
+    assert begun.frame.layer.data.tolist() == [[tile.y + 47.5, tile.x + 47.5]]
+    assert begun.frame.layer.size.tolist() == [96]
+    assert begun.frame.layer.visible
     assert viewer.scene.camera.center[-2:] == pytest.approx((tile.y + 47.5, tile.x + 47.5))
-    assert not begun.picture.pixmap().isNull()
+    assert not begun.area.picture.pixmap().isNull()
     shares = begun.review.results.probabilities[number]
     best = begun.review.results.class_names[int(shares.argmax())]
-    assert f"{best} {shares.max():.0%}" in begun.said.text()
-    assert begun.said.text().count("%") == 3
+    assert f"{best} {shares.max():.0%}" in begun.area.said.text()
+    assert begun.area.said.text().count("%") == 3
 
 
 def test_the_least_certain_tile_comes_first(begun):
@@ -102,7 +102,7 @@ def test_keys_give_classes_and_are_kept_beside_the_image(begun, qtbot, sheet_fil
     kept = labels_in(f"{sheet_file}{SUFFIX}")
     assert kept[tiles[first]] == names[2]
     assert set(kept) == {tiles[first], tiles[second]}
-    assert begun.state.text().startswith("2 labelled")
+    assert begun.area.state.text().startswith("2 labelled")
 
 
 def test_skip_undo_and_arrows(begun, qtbot):
@@ -114,7 +114,7 @@ def test_skip_undo_and_arrows(begun, qtbot):
     third = begun.review.current
     press(begun, qtbot, Qt.Key.Key_Left)
     assert begun.review.current == second
-    assert "You: eosinophil" in begun.said.text()
+    assert "You: eosinophil" in begun.area.said.text()
     press(begun, qtbot, Qt.Key.Key_Right)
     assert begun.review.current == third
     press(begun, qtbot, Qt.Key.Key_U)
@@ -127,28 +127,28 @@ def test_skip_undo_and_arrows(begun, qtbot):
 
 def test_keys_work_whichever_button_has_the_focus(begun, qtbot):
     first = begun.review.current
-    qtbot.keyClick(begun.buttons["skip"], Qt.Key.Key_1)
+    qtbot.keyClick(begun.area.buttons["skip"], Qt.Key.Key_1)
     assert begun.review.class_of(first) == begun.class_names[0]
     at = begun.review.current
-    qtbot.keyClick(begun.class_buttons[4], Qt.Key.Key_Left)
+    qtbot.keyClick(begun.area.class_buttons[4], Qt.Key.Key_Left)
     assert begun.review.current == first
-    qtbot.keyClick(begun.class_buttons[4], Qt.Key.Key_Right)
+    qtbot.keyClick(begun.area.class_buttons[4], Qt.Key.Key_Right)
     assert begun.review.current == at
 
 
 def test_buttons_do_what_keys_do(begun, qtbot):
     first = begun.review.current
-    qtbot.mouseClick(begun.class_buttons[5], Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(begun.area.class_buttons[5], Qt.MouseButton.LeftButton)
     assert begun.review.class_of(first) == begun.class_names[5]
-    qtbot.mouseClick(begun.buttons["undo"], Qt.MouseButton.LeftButton)
+    qtbot.mouseClick(begun.area.buttons["undo"], Qt.MouseButton.LeftButton)
     assert begun.review.class_of(first) is None
 
 
 def test_keys_work_on_the_canvas_while_the_frame_is_active(begun, viewer):
     first = begun.review.current
-    assert viewer.layers.selection.active == begun.frame
-    keys = {str(key).lower(): bound for key, bound in begun.frame.keymap.items()}
-    keys["4"](begun.frame)
+    assert viewer.layers.selection.active == begun.frame.layer
+    keys = {str(key).lower(): bound for key, bound in begun.frame.layer.keymap.items()}
+    keys["4"](begun.frame.layer)
     assert begun.review.class_of(first) == begun.class_names[3]
 
 
@@ -164,7 +164,7 @@ def test_labels_correct_the_classes_of_all_tiles_and_the_order(begun, qtbot, vie
     assert number not in begun.review.order.tolist()
     assert len(begun.review.order) == 47
     assert results_of(classes)[0].labels[number] != corrected.labels[number]
-    assert "1 labelled, 1 corrected" in begun.state.text()
+    assert "1 labelled, 1 corrected" in begun.area.state.text()
 
 
 def test_labels_come_back_when_the_review_is_opened_again(begun, qtbot, viewer):
@@ -286,8 +286,8 @@ def test_cells_of_a_labels_layer_are_reviewed(viewer, qtbot):
         panel.act("accept")
     settle(panel, qtbot)
     assert panel.review.current is None
-    assert panel.said.text() == "Every tile has a class."
-    assert not panel.class_buttons[0].isEnabled()
+    assert panel.area.said.text() == "Every tile has a class."
+    assert not panel.area.class_buttons[0].isEnabled()
 
 
 def test_channels_of_several_layers_are_reviewed_and_are_no_single_file(

@@ -346,7 +346,7 @@ def test_one_class_only_is_told_in_a_sentence(viewer, panel, finish):
 def test_the_form_is_what_the_core_gets(panel):
     panel.start_from.setCurrentText("From scratch")
     panel.epochs.setValue(7)
-    from napari_mambamic.training.fine_tune import TrainConfig
+    from napari_mambamic.training.config import TrainConfig
 
     config = TrainConfig(**panel._settings())
     assert (config.mode, config.epochs, config.device) == ("all", 7, "cpu")

@@ -23,7 +23,7 @@ from skimage.io import imsave
 
 from napari_mambamic import open_image
 from napari_mambamic.errors import ImageError
-from napari_mambamic.tiff_page import SharedFile
+from napari_mambamic.image_files.tiff_page import SharedFile
 
 HEIGHT, WIDTH = 75, 101
 

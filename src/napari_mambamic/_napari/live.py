@@ -136,7 +136,7 @@ def _embed(
 
 
 def _fit(results: TileResults, numbers: NDArray[np.intp], names: list[str]) -> TileResults:
-    from napari_mambamic.training.fine_tune import fit_linear
+    from napari_mambamic.training.head import fit_linear
 
     class_names = tuple(dict.fromkeys(sorted(names)))
     labels = np.array([class_names.index(name) for name in names])

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Points
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFormLayout,
-    QGridLayout,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_mambamic._napari.camera import look_at
 from napari_mambamic._napari.classified import Classified
 from napari_mambamic._napari.from_layer import LayerPlane
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.result_box import ResultBox
-from napari_mambamic._napari.review_keys import LAYER_KEYS, AreaButton, KeyArea
+from napari_mambamic._napari.review_area import PICTURE, ReviewArea
+from napari_mambamic._napari.review_frame import ReviewFrame
 from napari_mambamic._napari.reviewed_plane import (
     Learned,
     Opened,
@@ -42,15 +35,15 @@ from napari_mambamic._napari.reviewed_plane import (
 )
 from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles
-from napari_mambamic._napari.tile_pictures import picture_of_tile, pixmap_of
-from napari_mambamic._napari.to_layers import ResultLayers, place_of
+from napari_mambamic._napari.tile_pictures import picture_of_tile
+from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import Tile
 from napari_mambamic.training.corrected_head import CorrectedHead
 from napari_mambamic.training.corrections import Sidecar
-from napari_mambamic.training.review import FEWEST_CHECKS, Review
+from napari_mambamic.training.review import Review
 from napari_mambamic.weights.store import list_weights, own_folder
 
 ORDERS = {
@@ -58,8 +51,6 @@ ORDERS = {
     "Uncertain and varied": "margin+diversity",
     "Any": "random",
 }
-_PICTURE = 224  # px on the screen
-_TILES_IN_VIEW = 5  # along the shorter side of the canvas, when a review begins
 
 
 class ReviewPanel(RunPanel):
@@ -75,7 +66,7 @@ class ReviewPanel(RunPanel):
         self._path = Path()
         self._note = ""
         self.review: Review | None = None
-        self.frame: Points | None = None
+        self.frame = ReviewFrame(napari_viewer, self.act)
         self.head: CorrectedHead | None = None
         self.class_names: list[str] = []
         self._learning = Latest(learn, self._take_learned)
@@ -83,7 +74,9 @@ class ReviewPanel(RunPanel):
         self._seeing = Latest(_picture_or_sentence, self._show_picture)
         self._saving = Latest(saved_head, self._take_saved)
         self._build_form()
-        self._build_area()
+        self.area = ReviewArea()
+        self.area.pressed.connect(self.act)
+        self.area.class_given.connect(self._give)
         self._build_uses()
         self._lay_out(self._form, self._actions, self.progress, self.area, self.message, self._uses)
         self._set_running(False)
@@ -112,50 +105,6 @@ class ReviewPanel(RunPanel):
         self._form.addRow("Results", self.layer)
         self._form.addRow("Order", self.how)
         self._form.addRow("", self.learning)
-
-    def _build_area(self) -> None:
-        self.area = KeyArea()
-        self.area.pressed.connect(self.act)
-        self.picture = QLabel()
-        self.picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.picture.setAccessibleName("Picture of the tile")
-        self.picture.setMinimumHeight(_PICTURE)
-        self.said = QLabel()
-        self.said.setAccessibleName("What the weights say")
-        self.said.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.said.setWordWrap(True)
-        self._class_grid = QGridLayout()
-        self.class_buttons: list[QPushButton] = []
-        self.buttons: dict[str, QPushButton] = {}
-        rows = (
-            (
-                ("accept", "Accept (Enter)", "The class is right"),
-                ("skip", "Skip (S)", "Leave the tile without a class"),
-                ("undo", "Undo (U)", "Take the last label back"),
-            ),
-            (
-                ("back", "← Back", "The tile that was shown before"),
-                ("forward", "Next →", "The next tile; one without a class is skipped"),
-            ),
-        )
-        layout = QVBoxLayout(self.area)
-        layout.setContentsMargins(0, 0, 0, 0)
-        for item in (self.picture, self.said):
-            layout.addWidget(item)
-        layout.addLayout(self._class_grid)
-        for row in rows:
-            line = QHBoxLayout()
-            for action, text, tip in row:
-                button = AreaButton(text)
-                button.setToolTip(tip)
-                button.clicked.connect(partial(self.act, action))
-                self.buttons[action] = button
-                line.addWidget(button)
-            layout.addLayout(line)
-        self.state = QLabel()
-        self.state.setAccessibleName("Progress of the review")
-        self.state.setWordWrap(True)
-        layout.addWidget(self.state)
 
     def _build_uses(self) -> None:
         self.new_class = QLineEdit()
@@ -218,9 +167,9 @@ class ReviewPanel(RunPanel):
         self.class_names = list(
             dict.fromkeys([*self._reviewed.results.class_names, *self.review.labelled[1]])
         )
-        self._show_classes()
+        self.area.show_classes(self.class_names)
         self._show_review(True)
-        self._add_frame(zoom=True)
+        self.frame.begin(self._reviewed.plane, self._reviewed.results.tiles[0])
         self.review.forward()
         self._show_tile()
         self.area.setFocus()
@@ -295,7 +244,7 @@ class ReviewPanel(RunPanel):
         name = self.new_class.text().strip()
         if name and name not in self.class_names:
             self.class_names.append(name)
-            self._show_classes()
+            self.area.show_classes(self.class_names)
         self.new_class.clear()
         self.area.setFocus()
 
@@ -337,72 +286,20 @@ class ReviewPanel(RunPanel):
             name=f"{self._reviewed.plane.layer.name} corrected",
         )
         self._reviewed.layer.visible = False
-        if self.frame in self._viewer.layers:
-            order = self._viewer.layers
-            order.move(order.index(self.frame), len(order))
+        self.frame.bring_to_top()
         self._viewer.layers.selection.active = active
 
     # ---- showing -----------------------------------------------------------------------------
 
-    def _add_frame(self, *, zoom: bool = False) -> None:
-        image = self._reviewed.plane.layer
-        if self.frame is not None and self.frame in self._viewer.layers:
-            self._viewer.layers.remove(self.frame)
-        # One square point: napari moves it in half the time that it needs for a shape.
-        self.frame = Points(
-            np.zeros((1, image.ndim)),
-            name="tile under review",
-            symbol="square",
-            face_color="transparent",
-            border_color="yellow",
-            border_width=0.03,
-            metadata={"mambamic": {"review": True}},
-            **place_of(image),
-        )
-        self.frame.editable = False
-        for number in range(1, 10):
-            self.frame.bind_key(str(number), self._key(str(number)))
-        for key, action in LAYER_KEYS.items():
-            self.frame.bind_key(key, self._key(action))
-        self._viewer.add_layer(self.frame)
-        self._viewer.layers.selection.active = self.frame
-        if zoom:
-            tile = self._reviewed.results.tiles[0]
-            corner, other = (
-                np.asarray(image.data_to_world((*self._reviewed.plane.index, *place)))[-2:]
-                for place in ((0, 0), (tile.size, tile.size))
-            )
-            side = float(np.abs(other - corner).max()) or 1.0
-            canvas = getattr(self._viewer, "canvas", None)
-            shorter = min(canvas.size) if canvas is not None else 600
-            self._viewer.scene.camera.zoom = shorter / (_TILES_IN_VIEW * side)
-
-    def _key(self, action: str) -> Callable[[Points], None]:
-        return lambda layer: self.act(action)
-
     def _show_tile(self) -> None:
         number = None if self.review is None else self.review.current
-        for button in (*self.class_buttons, self.buttons["accept"], self.buttons["skip"]):
-            button.setEnabled(number is not None)
-        if number is None:
-            self.picture.clear()
-            self.said.setText("Every tile has a class.")
-        else:
+        self.area.expect_answer(number is not None)
+        if number is not None:
             tile = self._reviewed.results.tiles[number]
-            self._frame_tile(tile)
+            self.frame.go_to(self._reviewed.plane, tile)
             self._seeing.ask(self._reviewed.plane, tile)
             self._show_words()
         self._show_state()
-
-    def _frame_tile(self, tile: Tile) -> None:
-        if self.frame not in self._viewer.layers:
-            self._add_frame()
-        index = self._reviewed.plane.index
-        middle = (*index, tile.y + (tile.size - 1) / 2, tile.x + (tile.size - 1) / 2)
-        self.frame.data = [middle]
-        if self.frame.size[0] != tile.size:
-            self.frame.size = tile.size
-        look_at(self._viewer, self.frame, middle)
 
     def _show_picture(self, outcome: tuple[Tile, NDArray[np.uint8] | str]) -> None:
         tile, picture = outcome
@@ -410,31 +307,21 @@ class ReviewPanel(RunPanel):
         if number is None or tile != self._reviewed.results.tiles[number]:
             return  # an earlier one
         if isinstance(picture, str):
-            self.picture.clear()
+            self.area.picture.clear()
             self._say(picture, is_error=True)
-            return
-        self.picture.setPixmap(
-            pixmap_of(picture).scaled(
-                self.area.width(),
-                _PICTURE,
-                Qt.AspectRatioMode.KeepAspectRatio,
-                Qt.TransformationMode.SmoothTransformation,
-            )
-        )
+        else:
+            self.area.show_picture(picture)
 
     def _show_words(self) -> None:
         number = None if self.review is None else self.review.current
         if number is None:
             return
-        given = self.review.class_of(number)
-        shares = self._shares(number)
-        names = self._probabilities.class_names
-        top = np.argsort(-shares, kind="stable")[:3]
-        first, *others = (f"{names[i]} {shares[i]:.0%}" for i in top)
-        lines = [f"<b>{first}</b>", ", ".join(others)]
-        if given is not None:
-            lines = [f"<b>You: {given}</b>", f"weights: {self.review.told(number)}"]
-        self.said.setText("<br>".join(line for line in lines if line))
+        self.area.show_words(
+            self._probabilities.class_names,
+            self._shares(number),
+            given=self.review.class_of(number),
+            told=self.review.told(number),
+        )
 
     def _shares(self, number: int) -> NDArray[np.float32]:
         shares: NDArray[np.float32] = self._probabilities.probabilities[number]
@@ -448,32 +335,10 @@ class ReviewPanel(RunPanel):
     def _show_state(self) -> None:
         if self.review is None:
             return
-        labelled = len(self.review.labelled[0])
-        text = f"{labelled:,} labelled, {self.review.n_corrected:,} corrected"
-        rate = self.review.error_rate()
-        if rate is None:
-            text += f"; an estimated error rate after {FEWEST_CHECKS} random tiles or more."
-        else:
-            text += (
-                f"; estimated error rate {rate.n_wrong / rate.n_checked:.0%} (95 % interval "
-                f"{rate.low:.0%} to {rate.high:.0%}, {rate.n_checked} tiles drawn at random)."
-            )
-        self.state.setText(text)
-        self.train_button.setEnabled(labelled > 0)
+        self.area.show_state(self.review)
+        self.train_button.setEnabled(len(self.review.labelled[0]) > 0)
 
-    def _show_classes(self) -> None:
-        for button in self.class_buttons:
-            self._class_grid.removeWidget(button)
-            button.deleteLater()
-        self.class_buttons = []
-        for i, name in enumerate(self.class_names):
-            button = AreaButton(f"{i + 1}  {name}" if i < 9 else name)
-            button.setToolTip(f"The tile is {name}" + (f" (key {i + 1})" if i < 9 else ""))
-            button.clicked.connect(partial(self._give, i))
-            self._class_grid.addWidget(button, *divmod(i, 2))
-            self.class_buttons.append(button)
-
-    def _give(self, index: int, *_: object) -> None:
+    def _give(self, index: int) -> None:
         if self.review is not None:
             self._label(self.review.current, self.class_names[index])
             self._show_tile()
@@ -522,6 +387,6 @@ class ReviewPanel(RunPanel):
 
 def _picture_or_sentence(plane: LayerPlane, tile: Tile) -> tuple[Tile, NDArray[np.uint8] | str]:
     try:
-        return tile, picture_of_tile(plane, tile, side=_PICTURE)
+        return tile, picture_of_tile(plane, tile, side=PICTURE)
     except MambamicError as error:
         return tile, str(error)

@@ -28,7 +28,7 @@ from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
 
 if TYPE_CHECKING:
-    from napari_mambamic.explain.robustness import RobustnessReport
+    from napari_mambamic.explain.robustness_report import RobustnessReport
 
 _ENOUGH = 200  # tiles
 _STRENGTHS = 5

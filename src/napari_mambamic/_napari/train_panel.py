@@ -31,7 +31,8 @@ from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.store import list_weights, own_folder, read_manifest
 
 if TYPE_CHECKING:
-    from napari_mambamic.training.fine_tune import Checkpoint, TrainProgress
+    from napari_mambamic.training.checkpoint import Checkpoint
+    from napari_mambamic.training.progress import TrainProgress
     from napari_mambamic.training.samples import Samples
 
 MODES = {
@@ -350,7 +351,8 @@ def _iter_training(
 ) -> Generator[Any, None, Checkpoint]:
     """Read the samples and train, in the worker's thread."""
     yield "Loading torch ..."
-    from napari_mambamic.training.fine_tune import TrainConfig, iter_fine_tune
+    from napari_mambamic.training.config import TrainConfig
+    from napari_mambamic.training.fine_tune import iter_fine_tune
 
     samples = read()
     yield Started(samples)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import ImageError, NothingToClassify
 from napari_mambamic.explain.perturbations import (
     PERTURBATIONS,
@@ -23,8 +17,9 @@ from napari_mambamic.explain.perturbations import (
     margin_for,
     reflected,
 )
+from napari_mambamic.explain.robustness_report import Robustness as Robustness
+from napari_mambamic.explain.robustness_report import RobustnessReport as RobustnessReport
 from napari_mambamic.image import ImagePyramid
-from napari_mambamic.pages import line_chart, page, table
 from napari_mambamic.patches import (
     PatchSpec,
     check_channels,
@@ -39,151 +34,11 @@ if TYPE_CHECKING:
     from napari_mambamic.classifier import TileClassifier
 
 ENOUGH = 200  # tiles: the share of labels that stay is then known to 7 points or better
-_MIDDLE = 2  # of the five strengths
 _MOST_VALUES = 2**25  # of the pixels of a batch
 _PERCENTILES = (1, 99)  # dead and hot pixels are not the range of an image
 
 # Pixels (k, side, side, channel) of some patches with their surroundings, and the margin in px.
 Read = Callable[[NDArray[np.intp]], tuple[NDArray[Any], int]]
-
-
-@dataclass(frozen=True)
-class Robustness:
-    """What one perturbation of one strength does to n patches.
-
-    Parameters
-    ----------
-    perturbation : str
-    strength : float
-    in_words : str
-        The strength with its unit.
-    stability : float
-        Share of the patches whose label stays.
-    stability_interval : (float, float)
-        95 % interval of it (Wilson).
-    probability_drop : float
-        Mean of how much the probability of the first label falls; negative where it rises.
-    accuracy : float or None
-        Share of the patches with known classes that are told right.
-    """
-
-    perturbation: str
-    strength: float
-    in_words: str
-    stability: float
-    stability_interval: tuple[float, float]
-    probability_drop: float
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class RobustnessReport:
-    """What each perturbation does to the labels.
-
-    Parameters
-    ----------
-    rows : tuple of Robustness
-        Perturbation by perturbation, strengths rising.
-    n : int
-        Patches.
-    n_known : int
-        Those whose class is known.
-    accuracy : float or None
-        Of the patches as they are.
-    notes : tuple of str
-        What was left out, in sentences.
-    provenance : dict
-        Weights, device and seed.
-    """
-
-    rows: tuple[Robustness, ...]
-    n: int
-    n_known: int
-    accuracy: float | None
-    notes: tuple[str, ...]
-    provenance: dict[str, Any]
-
-    @property
-    def by_perturbation(self) -> dict[str, tuple[Robustness, ...]]:
-        """The rows of each perturbation."""
-        names = dict.fromkeys(row.perturbation for row in self.rows)
-        return {name: tuple(r for r in self.rows if r.perturbation == name) for name in names}
-
-    @property
-    def sentence(self) -> str:
-        """What to take from it: what labels change most with, and least."""
-        at_middle = [rows[_MIDDLE] for rows in self.by_perturbation.values()]
-        strength = f"strength {_MIDDLE + 1} of 5"
-        if all(row.stability == 1 for row in at_middle):
-            at_middle = [rows[-1] for rows in self.by_perturbation.values()]
-            strength = "strength 5 of 5"
-        worst = min(at_middle, key=lambda row: row.stability)
-        best = max(at_middle, key=lambda row: row.stability)
-        if worst.stability == 1:
-            return f"None of {self.n} labels changes, whatever is done to the picture."
-        return (
-            f"Labels change most with {worst.perturbation}: {1 - worst.stability:.0%} of {self.n} "
-            f"at {strength} ({worst.in_words}). They change least with {best.perturbation}: "
-            f"{1 - best.stability:.0%} ({best.in_words})."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {**asdict(self), "sentence": self.sentence}
-
-    def to_json(self, path: str | os.PathLike[str]) -> Path:
-        """Write all figures, never half-written."""
-        with written_atomically(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        return Path(path)
-
-    def to_html(self, path: str | os.PathLike[str]) -> Path:
-        """Write a page with a chart for each perturbation, which needs nothing else."""
-        title = f"Robustness of {self.provenance['weights']['name']}"
-        with written_atomically(path) as temporary:
-            temporary.write_text(
-                page(title, [f"<h1>{escape(title)}</h1>", self.html]), encoding="utf-8"
-            )
-        return Path(path)
-
-    @property
-    def html(self) -> str:
-        """The sentence, the charts and the figures, for a page."""
-        known = (
-            "" if self.accuracy is None else f" As they are, {self.accuracy:.1%} are told right."
-        )
-        notes = " ".join(self.notes)
-        parts = [f"<p>{self.sentence}{known} {notes}</p>"]
-        for name, rows in self.by_perturbation.items():
-            lines = {"labels that stay": [1.0, *(row.stability for row in rows)]}
-            if self.accuracy is not None:
-                told_right = [row.accuracy for row in rows if row.accuracy is not None]
-                lines["accuracy"] = [self.accuracy, *told_right]
-            strengths = [0.0, *(row.strength for row in rows)]
-            unit = next(p.unit for p in PERTURBATIONS if p.name == name).replace("{}", "...")
-            chart = line_chart(strengths, lines, "strength", top=1.0)
-            parts.append(
-                f"<figure>{chart}<figcaption style='max-width: 26rem'>{name}: "
-                f"{unit}</figcaption></figure>"
-            )
-        head = ["perturbation", "strength", "labels that stay", "95 % interval"]
-        parts.append(
-            table(
-                [*head, "drop of the probability", "accuracy"],
-                [
-                    [
-                        row.perturbation,
-                        row.in_words,
-                        f"{row.stability:.1%}",
-                        "{:.1%} to {:.1%}".format(*row.stability_interval),
-                        f"{row.probability_drop:.3f}",
-                        "n/a" if row.accuracy is None else f"{row.accuracy:.1%}",
-                    ]
-                    for row in self.rows
-                ],
-            )
-        )
-        return "".join(parts)
 
 
 def robustness(

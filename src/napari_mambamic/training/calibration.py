@@ -10,6 +10,16 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 
+def probabilities_of(
+    logits: NDArray[np.floating[Any]], temperature: float = 1.0
+) -> NDArray[np.float64]:
+    """Probabilities (n, n_classes) of logits that are divided by a temperature."""
+    scaled = logits / temperature
+    shifted = np.exp(scaled - scaled.max(axis=1, keepdims=True)).astype(np.float64)
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities
+
+
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> float:
     """Temperature that logits are divided by (Guo et al., ICML 2017, arXiv 1706.04599).
 

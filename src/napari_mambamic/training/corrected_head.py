@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 
 from napari_mambamic.errors import TrainingError
 
-# Of a label against the wish for a small W.  `fine_tune.fit_linear` is as strong: it has 0.1 for
+# Of a label against the wish for a small W.  `head.fit_linear` is as strong: it has 0.1 for
 # each of 768 dimensions of unit variance.
 _STRENGTH = 77.0
 _BIAS = 0.1

@@ -8,7 +8,7 @@ import pytest
 from napari_mambamic import classify_image, load_classifier
 from napari_mambamic.errors import MambamicError, TrainingError
 from napari_mambamic.training.corrected_head import fit_corrected_head
-from napari_mambamic.training.fine_tune import fit_linear
+from napari_mambamic.training.head import fit_linear
 
 
 def cells(n=300, d=8, seed=3):

@@ -13,19 +13,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from napari_mambamic.classifier import load_classifier
+from napari_mambamic.devices import choose_device
 from napari_mambamic.errors import SamplesError, TrainingError
 from napari_mambamic.networks import build_network
-from napari_mambamic.training import fine_tune as module
-from napari_mambamic.training.augment import PRESETS, add_noise, defocus, make_augmentation
-from napari_mambamic.training.fine_tune import (
-    TrainConfig,
-    fine_tune,
-    fit_linear,
-    iter_fine_tune,
-)
+from napari_mambamic.training.config import TrainConfig
+from napari_mambamic.training.fine_tune import fine_tune, iter_fine_tune
+from napari_mambamic.training.head import fit_linear
+from napari_mambamic.training.processes import Processes
+from napari_mambamic.training.run import Run
 from napari_mambamic.training.samples import samples_from_arrays
+from napari_mambamic.training.splits import split_samples
 
 FAST = TrainConfig(epochs=3, batch_size=8, patch_size=32, device="cpu", validation_share=0.25)
 
@@ -283,7 +283,7 @@ def test_an_infinite_loss_stops_the_run_and_says_where():
 
 def test_short_memory_halves_what_is_computed_at_once(monkeypatch):
     sizes = []
-    original = module.functional.cross_entropy
+    original = functional.cross_entropy
 
     def short(logits, target, **keywords):
         sizes.append(len(logits))
@@ -291,7 +291,7 @@ def test_short_memory_halves_what_is_computed_at_once(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(logits, target, **keywords)
 
-    monkeypatch.setattr(module.functional, "cross_entropy", short)
+    monkeypatch.setattr(functional, "cross_entropy", short)
     checkpoint = fine_tune(two_classes(), start=None, config=steady(epochs=1))
     assert sizes[:3] == [8, 4, 2]
     assert "2 patches at a time" in checkpoint.report["notes"][-1]
@@ -302,16 +302,16 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(monkeypatch):
     gradients = []
     for micro in (8, 3):
         samples = two_classes()
-        split = module.split_samples(samples, validation_share=0.25)
-        choice = module.choose_device("cpu")
-        run = module._Run(samples, split, None, steady(), choice, module.Processes())
-        run.network.double().eval()  # BatchNorm in training would see other batches
-        run.micro_batch = micro
-        patches, labels = run._batch(split.training[:8])
-        targets = torch.nn.functional.one_hot(labels, 2).double()
-        run.class_weights = run.class_weights.double()
-        run._backward(patches.double(), targets, 1.0)
-        gradients.append([p.grad.clone() for p in run.network.parameters()])
+        split = split_samples(samples, validation_share=0.25)
+        run = Run(samples, split, None, steady(), choose_device("cpu"), Processes())
+        learner = run.learner
+        learner.network.double().eval()  # BatchNorm in training would see other batches
+        learner.micro_batch = micro
+        patches, labels = learner.batches.of(split.training[:8])
+        targets = functional.one_hot(labels, 2).double()
+        learner.class_weights = learner.class_weights.double()
+        learner.backward(patches.double(), targets, 1.0)
+        gradients.append([p.grad.clone() for p in learner.network.parameters()])
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
 
@@ -334,60 +334,6 @@ def test_one_class_only_is_refused():
     images, _ = stripes(8)
     with pytest.raises(SamplesError, match="one class only"):
         fine_tune(samples_from_arrays(images, ["a"] * 8))
-
-
-# ---- augmentation ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_augmented_patches_stay_patches(preset):
-    torch.manual_seed(0)
-    patches = torch.rand(6, 3, 24, 24)
-    augment = make_augmentation(preset)
-    torch.manual_seed(1)
-    changed = augment(patches)
-    assert changed.shape == patches.shape
-    assert changed.min() >= 0
-    assert changed.max() <= 1
-    assert torch.equal(changed, patches) == (preset == "none")
-    torch.manual_seed(1)
-    assert torch.equal(augment(patches), changed)
-
-
-@pytest.mark.parametrize("preset", ["bright-field", "fluorescence"])
-def test_zoom_and_gain_can_be_turned_off(preset):
-    torch.manual_seed(0)
-    patches = torch.full((64, 1, 24, 24), 0.3)
-    bright = make_augmentation(preset)(patches).mean(dim=(1, 2, 3))
-    steady_light = make_augmentation(preset, gain=1.0)(patches).mean(dim=(1, 2, 3))
-    assert bright.std() > 2 * steady_light.std()
-    disc = (torch.hypot(*torch.meshgrid(*[torch.arange(-12.0, 12)] * 2, indexing="ij")) < 6).float()
-    discs = disc.expand(64, 1, 24, 24) * 0.5
-    areas, steady_areas = (
-        (make_augmentation(preset, zoom=zoom, gain=1.0)(discs) > 0.25).float().sum((1, 2, 3))
-        for zoom in (1.4, 1.0)
-    )
-    assert areas.std() > 3 * steady_areas.std()
-
-
-def test_some_patches_are_put_out_of_focus():
-    torch.manual_seed(0)
-    edge = torch.zeros(1, 3, 64, 64)
-    edge[..., 32:] = 1.0
-    steps = defocus(edge.repeat(300, 1, 1, 1)).diff(dim=3).amax(dim=(1, 2, 3))
-    blurred = steps < 0.99
-    assert 0.2 < blurred.float().mean() < 0.45
-    assert 0.15 < steps.min() < 0.3  # a Gaussian of 3 % of 64 px has 0.21 in its middle
-    assert (steps == 1).float().mean() > 0.5
-
-
-def test_faint_channels_are_not_drowned_in_noise():
-    torch.manual_seed(0)
-    patches = torch.rand(8, 2, 32, 32) * torch.tensor([0.01, 0.5]).view(1, 2, 1, 1)
-    noisy = add_noise(patches)
-    for channel in range(2):
-        change = (noisy - patches)[:, channel].std() / patches[:, channel].std()
-        assert 0.01 < change < 0.12
 
 
 def test_a_network_in_training_is_not_the_one_that_is_given_back():

@@ -11,7 +11,8 @@ from skimage import data
 
 from napari_mambamic import classify_image, load_classifier, read_results
 from napari_mambamic.errors import WeightsError
-from napari_mambamic.training.fine_tune import TrainConfig, fine_tune
+from napari_mambamic.training.config import TrainConfig
+from napari_mambamic.training.fine_tune import fine_tune
 from napari_mambamic.training.samples import samples_from_arrays
 from napari_mambamic.trust.assessment import halves
 from napari_mambamic.trust.reference import fit_reference, threshold_of

@@ -14,9 +14,9 @@ from tifffile import TiffFile, TiffPageSeries
 from napari_mambamic.chunks import ChunkCache, ChunkedArray, Index, said_by
 from napari_mambamic.errors import ImageError
 from napari_mambamic.image import ImagePyramid, as_image
-from napari_mambamic.pixel_size import PixelSize, pixel_size_of_tiff
-from napari_mambamic.stack import PlaneOfStack, plane_of_stack
-from napari_mambamic.tiff_page import (
+from napari_mambamic.image_files.pixel_size import PixelSize, pixel_size_of_tiff
+from napari_mambamic.image_files.stack import PlaneOfStack, plane_of_stack
+from napari_mambamic.image_files.tiff_page import (
     PageReader,
     Pixels,
     SharedFile,

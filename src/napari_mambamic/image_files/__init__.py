@@ -91,7 +91,7 @@ def _open(
 ) -> ImagePyramid:
     try:
         if path.is_dir():
-            from napari_mambamic.ome_zarr import open_zarr
+            from napari_mambamic.image_files.ome_zarr import open_zarr
 
             return open_zarr(
                 path,
@@ -109,7 +109,7 @@ def _open(
         with open(path, "rb") as file:
             start = file.read(4)
         if start in _TIFF_STARTS:
-            from napari_mambamic.tiff import open_tiff
+            from napari_mambamic.image_files.tiff import open_tiff
 
             return open_tiff(
                 path,

@@ -23,8 +23,8 @@ from napari_mambamic.chunks import (
 )
 from napari_mambamic.errors import ImageError
 from napari_mambamic.image import ImagePyramid, as_image
-from napari_mambamic.pixel_size import PixelSize, pixel_size_of_ngff
-from napari_mambamic.stack import PlaneOfStack, plane_of_stack
+from napari_mambamic.image_files.pixel_size import PixelSize, pixel_size_of_ngff
+from napari_mambamic.image_files.stack import PlaneOfStack, plane_of_stack
 
 _MOST_CHUNKS_COUNTED = 200_000  # files that are looked for when the image is opened: a second
 

@@ -1,0 +1,1 @@
+"""How fast this machine is: the networks alone, and the whole flow."""
