@@ -79,7 +79,7 @@ class ClassifyPanel(RunPanel):
         self._n_unsure = 0
 
         self.image = LayerBox(napari_viewer, Image, "Image")
-        self.image.setToolTip("The image to classify; of a volume, the plane in view")
+        self.image.setToolTip("The image to classify; of a stack, the planes chosen below")
         self.cut = QComboBox()
         self.cut.addItems(CUTS)
         self.cut.setAccessibleName("Cut")
@@ -93,7 +93,9 @@ class ClassifyPanel(RunPanel):
         self.channels = ChannelsBox(napari_viewer)
         self.planes = QComboBox()
         self.planes.setAccessibleName("Planes")
-        self.planes.setToolTip("Of a stack: the plane in view, or all of them")
+        self.planes.setToolTip(
+            "Of a stack: the plane in view, some, or all; objects and points each in their own"
+        )
         for text, name in (("In view", "current"), ("All", "all"), ("From ... to", "range")):
             self.planes.addItem(text, name)
         self.first_plane, self.last_plane = QSpinBox(), QSpinBox()
@@ -419,7 +421,8 @@ class ClassifyPanel(RunPanel):
             self._counts, self._n_unsure = np.zeros(len(self.results.class_names), np.int64), 0
         fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
         if self._shown.are_shown:
-            self._shown.update(self.results, tiles=fresh, plane=len(self._everything) - 1)
+            number = self._request.number_of(self.results)
+            self._shown.update(self.results, tiles=fresh, plane=number)
         labels = self.results.labels_of(fresh)
         unsure = self.results.unsure(self.results.unsure_below, fresh)
         self._n_unsure += int(unsure.sum())
@@ -450,22 +453,26 @@ class ClassifyPanel(RunPanel):
         if self._shown is not None:
             self._update()
             if self._shown.are_shown:
-                pairs = zip(final, self._everything, strict=True)
-                for plane, (each, live) in enumerate(pairs):  # blended results are other ones
-                    self._shown.finish(each, plane=plane, already_shown=each is live)
+                for each, live in zip(final, self._everything, strict=True):
+                    number = self._request.number_of(each)  # blended results are other ones
+                    self._shown.finish(each, plane=number, already_shown=each is live)
         if final[-1] is not self._everything[-1]:
             self._show_counts(final)
         self._everything, self.results = final, final[-1]
         self._warn(final)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes
-        complete = results.complete and len(self._everything) == len(planes)
+        # Of the planes, some may have nothing to classify; then only the end tells.
+        complete = results.complete and (bool(self._final) or len(final) == len(planes))
         if self._stopped and not complete:
-            total = len(results) * len(planes)
+            total = max(self.progress.maximum(), done)
             self._say(f"Stopped: {done:,} of {total:,} tiles are classified and kept.")
         elif complete:
             note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
-            self._say(f"{done:,} classified on {results.provenance['device']}. {note}")
+            if len(final) < len(planes):
+                note = f"{len(final)} of {note[:-1]}; on the others there is nothing to classify."
+            notes = " ".join(filter(None, [note, self._request.note]))
+            self._say(f"{done:,} classified on {results.provenance['device']}. {notes}")
 
     def _show_counts(self, everything: list[TileResults]) -> None:
         counts = sum((Counter(each.counts) for each in everything), Counter())
@@ -489,8 +496,8 @@ class ClassifyPanel(RunPanel):
         self._everything = [e.with_unsure(threshold, counted=counted) for e in self._everything]
         self.results = self._everything[-1]
         if self._shown is not None and self._shown.are_shown:
-            for plane, each in enumerate(self._everything):
-                self._shown.update(each, plane=plane)
+            for each in self._everything:
+                self._shown.update(each, plane=self._request.number_of(each))
         self.legend.show_classes(self.results.class_names, unsure=threshold > 0)
         self._show_counts(self._everything)
 
