@@ -29,6 +29,7 @@ from napari_mambamic.classify import FlowMaker, iter_classify
 from napari_mambamic.errors import ClusterError, ExportError, ImageError, MambamicError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
+from napari_mambamic.kept_runs import stamp_of
 from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.weights.store import read_manifest
@@ -305,7 +306,7 @@ class _Request:
             "path": os.path.abspath(path),
             "weights": self.sha256,
             "options": settings,
-            "file": _stamp_of(path),
+            "file": stamp_of(path),
         }
         return cast("dict[str, Any]", json.loads(json.dumps(decisive)))
 
@@ -496,18 +497,6 @@ def _batch_of(out: Path, name: str) -> dict[str, Any]:
 
 def _provenance_file(out: Path, name: str) -> Path:
     return out / f"{name}{_OURS}provenance.json"
-
-
-def _stamp_of(path: Path) -> list[int] | None:
-    """Bytes and time of the last change of a file, or of all files of a folder."""
-    files = [path]
-    if path.is_dir():
-        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-    try:
-        found = [file.stat() for file in files]
-    except OSError:  # opening it will say why
-        return None
-    return [sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
 
 
 def _check_formats(formats: Sequence[str]) -> None:

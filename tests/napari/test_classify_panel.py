@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from napari.layers import Image, Labels, Points
 from qtpy.QtCore import Qt
@@ -656,3 +659,99 @@ def test_points_marked_at_one_channel_are_those_of_all(viewer, panel, cell_cycle
     )[-1]
     assert len(results_of(shown)) == 2
     assert shown.features["probability"].notna().all()
+
+
+KILLED = """
+import os, signal, sys
+import napari
+from qtpy.QtCore import QTimer
+import napari_mambamic.run_store as run_store
+from napari_mambamic import kept_runs
+from napari_mambamic._napari.classify_panel import ClassifyPanel
+
+run_store._BLOCK, kept_runs.LEAST_TILES = 24, 50
+viewer = napari.Viewer(show=False)
+viewer.open(sys.argv[1], plugin="napari")
+panel = ClassifyPanel(viewer)
+viewer.window.add_dock_widget(panel)
+panel.batch_size.setValue(8)
+show = panel._show_progress
+
+def kill(progress):
+    show(progress)
+    if progress.done >= 58:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+panel._show_progress = kill
+panel.start()
+QTimer.singleShot(200_000, lambda: sys.exit(panel.message.text()))
+napari.run()
+"""
+
+
+@pytest.fixture
+def short_runs(monkeypatch, tmp_path):
+    """Runs are kept in a folder of the test, and short ones are long."""
+    monkeypatch.setenv("MAMBAMIC_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setattr("napari_mambamic.run_store._BLOCK", 24)
+    monkeypatch.setattr("napari_mambamic.kept_runs.LEAST_TILES", 50)
+    return tmp_path / "runs"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_long_run_goes_on_after_napari_was_killed(
+    viewer, panel, sheet, finish, short_runs, tmp_path, classifier
+):
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, sheet, photometric="rgb")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], env=os.environ, capture_output=True, timeout=300
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert len(list(short_runs.glob("*.zarr"))) == 1
+    viewer.open(str(path), plugin="napari")
+    panel.batch_size.setValue(8)
+    panel.run_button.click()
+    finish(panel)
+    said = panel.message.text()
+    assert "96 classified" in said
+    # At most a block of 24 and the batches of 8 on their way are done again.
+    there = int(re.search(r"(\d+) of 96 tiles were there already", said)[1])
+    assert there in (48, 72)
+    expected = classify_image(sheet, classifier).labels
+    np.testing.assert_array_equal(panel.results.labels, expected)
+    assert panel.results.complete
+    layer = viewer.layers["slide classes"]
+    assert layer.features["class"].tolist() == [classifier.class_names[i] for i in expected]
+    assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 96
+    assert list(short_runs.iterdir()) == []
+
+
+def test_a_run_is_kept_only_of_files_and_where_it_is_wanted(
+    viewer, panel, sheet, qtbot, finish, short_runs, tmp_path
+):
+    def stopped_run():
+        panel.run_button.click()
+        bar = panel.progress
+        qtbot.waitUntil(lambda: bar.maximum() == 96 and bar.value() >= 40, timeout=60_000)
+        panel.cancel()
+        finish(panel)
+        return len(list(short_runs.glob("*.zarr"))) if short_runs.exists() else 0
+
+    panel.batch_size.setValue(8)
+    viewer.add_image(sheet, name="in memory", rgb=True)
+    assert stopped_run() == 0
+    tifffile.imwrite(tmp_path / "slide.tif", sheet, photometric="rgb")
+    viewer.open(str(tmp_path / "slide.tif"), plugin="napari")
+    panel.image.choose(viewer.layers["slide"])
+    panel.keep_long_runs.setChecked(False)
+    assert stopped_run() == 0
+    panel.keep_long_runs.setChecked(True)
+    panel.keep_embeddings.setChecked(True)
+    assert stopped_run() == 0
+    panel.keep_embeddings.setChecked(False)
+    assert stopped_run() == 1
+    panel.run_button.click()
+    finish(panel)
+    assert "of 96 tiles were there already" in panel.message.text()
+    assert list(short_runs.iterdir()) == []

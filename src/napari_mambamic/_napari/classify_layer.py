@@ -34,6 +34,7 @@ from napari_mambamic._napari.from_layer import (
 from napari_mambamic._napari.settings import weights_source
 from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps, maps_of
 from napari_mambamic.errors import ImageError, NothingToClassify, WeightsError
+from napari_mambamic.kept_runs import KeptRuns, kept_runs_folder
 from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.schedule import View
@@ -71,6 +72,7 @@ class Request:
     with_embeddings: bool
     options: dict[str, Any]
     note: str = ""
+    files: tuple[str, ...] = ()
 
     def number_of(self, results: TileResults) -> int:
         """Which of the planes results are of: planes without objects have none."""
@@ -93,9 +95,13 @@ def request_of(
     blend: str = "none",
     view_first: bool = True,
     with_embeddings: bool = False,
+    keeps_long_runs: bool = False,
     **options: Any,
 ) -> Request:
-    """Check layers and form, and read what a run needs; see `classify_layer`."""
+    """Check layers and form, and read what a run needs; see `classify_layer`.
+
+    With `keeps_long_runs`, those on image files are kept until they are complete, as `KeptRuns`.
+    """
     sources = _sources(layer, channels, channel_axis)
     in_view = plane_of_layer(viewer, layer, channels=sources)
     chosen = [
@@ -122,6 +128,7 @@ def request_of(
         places = [labels_of_layer(plane, objects) for plane in chosen]
     if within is not None:
         options["within"] = area_of_layer(in_view, within)
+    keeps = keeps_long_runs and not with_embeddings
     view = partial(view_of_plane, in_view) if view_first and len(chosen) == 1 else None
     return Request(
         tuple(chosen),
@@ -139,7 +146,16 @@ def request_of(
         with_embeddings,
         options,
         note,
+        _files_of([in_view.layer, *(source.layer for source in sources or ())]) if keeps else (),
     )
+
+
+def _files_of(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The files that layers were opened from; none where one has no file."""
+    paths = [layer.source.path for layer in layers]
+    if not all(path and os.path.exists(path) for path in paths):
+        return ()
+    return tuple(dict.fromkeys(os.path.abspath(path) for path in paths))
 
 
 def _points_on(
@@ -181,18 +197,21 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
     compiling.join()  # or the window would wait for it
     from napari_mambamic.classify import iter_classify
 
+    options = dict(request.options)
     everything: list[TileResults] = []
     empty: NothingToClassify | None = None
-    begin, before = time.perf_counter(), 0
+    begin, before, there = time.perf_counter(), 0, 0
     for number, plane in enumerate(request.planes):
         results = None
+        if request.files:
+            options["keep_in"] = KeptRuns(kept_runs_folder(), request.files, plane.index)
         steps = iter_classify(
             plane.image,
             classifier,
             objects=request.objects[number],
             with_embeddings=request.with_embeddings,
             view=request.view,
-            **request.options,
+            **options,
         )
         try:
             with closing(steps):
@@ -205,12 +224,13 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
                         done=before + progress.done,
                         total=before + progress.total + _still_to_come(request, number, progress),
                         seconds=time.perf_counter() - begin,
+                        before=there + progress.before,
                     )
         except NothingToClassify as error:
             # A plane without cells, such as the last ones of a z stack, does not stop the others.
             empty = error
             continue
-        before += progress.done
+        before, there = before + progress.done, there + progress.before
         everything.append(results.blended(request.blend))
     if empty is not None and not everything:
         raise empty

@@ -77,6 +77,7 @@ class ClassifyPanel(RunPanel):
         self._fresh: list[NDArray[np.intp]] = []  # tiles that are done and not yet shown
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
         self._n_unsure = 0
+        self._n_there = 0  # tiles that an earlier run had done
 
         self.image = LayerBox(napari_viewer, Image, "Image")
         self.image.setToolTip("The image to classify; of a stack, the planes chosen below")
@@ -192,6 +193,12 @@ class ClassifyPanel(RunPanel):
             "For the Embedding map panel, which otherwise computes them when it needs them. "
             "100,000 tiles take 300 to 400 MB of memory"
         )
+        self.keep_long_runs = QCheckBox("Keep long runs")
+        self.keep_long_runs.setChecked(True)
+        self.keep_long_runs.setToolTip(
+            "Of image files, what a long run has done is kept on disk until it is complete: when "
+            "napari was closed or killed, the same run goes on from there. Not with embeddings"
+        )
         self._trust = TrustOptions()
         self.unsure_below, self.coverage = self._trust.unsure_below, self._trust.coverage
         self.count_unsure = self._trust.count_unsure
@@ -217,6 +224,7 @@ class ClassifyPanel(RunPanel):
             ("", self.skip_background),
             ("Batch size", self.batch_size),
             ("", self.keep_embeddings),
+            ("", self.keep_long_runs),
             ("Unsure below", self.unsure_below),
             ("", self.count_unsure),
             ("Set coverage", self.coverage),
@@ -267,6 +275,7 @@ class ClassifyPanel(RunPanel):
             return
         self.results, self._shown, self._next_update = None, None, 0.0
         self._everything, self._final, self._fresh = [], [], []
+        self._n_there = 0
         self._warn([])
         self._run(iter_request, self._request)
         self._show_weights()
@@ -334,6 +343,7 @@ class ClassifyPanel(RunPanel):
             "within": self.where.layer,
             "use_pixels": self.use_pixels.isChecked(),
             "with_embeddings": self.keep_embeddings.isChecked(),
+            "keeps_long_runs": self.keep_long_runs.isChecked(),
             **self._trust.values,
         }
         if cut == 1 and self.scale_objects.isChecked():
@@ -384,6 +394,7 @@ class ClassifyPanel(RunPanel):
                 self.progress.setValue(progress.done)
                 self._say(f"{progress.message}: {progress.fraction:.0%}")
             return
+        self._n_there = progress.before
         if progress.results is not self.results:
             self._next_plane(progress.results)
         if progress.tiles is not None:
@@ -391,11 +402,13 @@ class ClassifyPanel(RunPanel):
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
         if progress.done and not self._stopped:
-            left = progress.seconds_left or 0
-            self._say(
-                f"{progress.done:,} of {progress.total:,} · {progress.tiles_per_second:,.0f} per "
-                f"second · {in_words(left)} left"
-            )
+            said = [f"{progress.done:,} of {progress.total:,}"]
+            if progress.seconds_left is not None:
+                said.append(f"{progress.tiles_per_second:,.0f} per second")
+                said.append(f"{in_words(progress.seconds_left)} left")
+            if self._n_there:
+                said.append(f"{self._n_there:,} were there already")
+            self._say(" · ".join(said))
         now = time.perf_counter()
         if now < self._next_update:
             return
@@ -471,7 +484,10 @@ class ClassifyPanel(RunPanel):
             note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
             if len(final) < len(planes):
                 note = f"{len(final)} of {note[:-1]}; on the others there is nothing to classify."
-            notes = " ".join(filter(None, [note, self._request.note]))
+            total = self.progress.maximum()
+            there = f"{self._n_there:,} of {total:,} tiles were there already, from a run that was "
+            there = f"{there}interrupted." if self._n_there else ""
+            notes = " ".join(filter(None, [note, self._request.note, there]))
             self._say(f"{done:,} classified on {results.provenance['device']}. {notes}")
 
     def _show_counts(self, everything: list[TileResults]) -> None:
