@@ -15,6 +15,8 @@ _GAP = "<-- put here"
 def script_of(provenance: Mapping[str, Any]) -> str:
     """Write a script that repeats a run, from the provenance of its results.
 
+    Of a run of several planes, that of any plane will do: the script goes through all.
+
     It names the settings that change the labels and are not the defaults; the tile size and the
     precision it always names, because their defaults depend on the image and on the machine.  What
     the provenance does not hold (pixels without a file, objects, a mask, weights that are not
@@ -28,7 +30,8 @@ def script_of(provenance: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        Python source; what it computes ends up in its variable ``results``.
+        Python source; what it computes ends up in its variable ``results``: of several planes a
+        dict, by where they lie along the leading axes of the stack.
 
     Raises
     ------
@@ -40,29 +43,37 @@ def script_of(provenance: Mapping[str, Any]) -> str:
             "These results follow the labels that are set in the Train panel, and a script cannot "
             "repeat them. Train, press 'Use for Classify', and classify with those weights."
         )
-    image, weights = provenance["image"], provenance["weights"]
-    settings = provenance["settings"]
+    image, settings = provenance["image"], provenance["settings"]
     by_objects = settings["cut"] == "objects"
     function = "classify_objects" if by_objects else "classify_image"
+    planes = _planes_of(provenance)
     reads_file = bool(image.get("path")) and not _plane_of(provenance)
     names = [function, "load_classifier", *(["open_image"] if reads_file else [])]
     inputs = ["image", *(["objects"] if by_objects else []), "classifier"]
     arguments = [*inputs, *(f"{k}={_literal(v)}" for k, v in _chosen(settings).items())]
     arguments += ["within=within"] if settings.get("within") else []
     blend = settings.get("blend") or "none"
+    blended = "" if blend == "none" else f".blended({_literal(blend)})"
+    computed = f"{function}({', '.join(arguments)}){blended}"
+    if planes:
+        kind = "points" if provenance["layer"].get("points") else "labels"
+        given = _stack_lines(provenance, by_objects)
+        last = _loop_lines(planes, computed, kind if by_objects else "")
+    else:
+        given = _image_lines(provenance, reads_file)
+        given += [_objects_line(provenance)] if by_objects else []
+        last = [f"results = {computed}", "print(results.counts)"]
     return "\n".join(
         [
             _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
             f"from napari_mambamic import {', '.join(names)}",
+            *(["from napari_mambamic.errors import NothingToClassify"] if planes else []),
             "",
-            *_image_lines(provenance, reads_file),
-            *([_objects_line(provenance)] if by_objects else []),
+            *given,
             *_within_lines(provenance),
-            *_classifier_lines(weights, provenance["precision"]),
+            *_classifier_lines(provenance["weights"], provenance["precision"]),
             "",
-            f"results = {function}({', '.join(arguments)})",
-            *([f"results = results.blended({_literal(blend)})"] if blend != "none" else []),
-            "print(results.counts)",
+            *last,
             "",
         ]
     )
@@ -115,6 +126,47 @@ def _image_lines(provenance: Mapping[str, Any], reads_file: bool) -> list[str]:
     return [_gap("image", what)]
 
 
+def _stack_lines(provenance: Mapping[str, Any], by_objects: bool) -> list[str]:
+    """The pixels and the objects of all planes: files do not say which of their axes are which."""
+    image = provenance["image"]
+    height, width = image["plane_shape"]
+    colours = f", {image['n_channels']}" if image["n_channels"] > 1 else ""
+    what = f"the whole stack {image['name']!r}, an array (..., {height}, {width}{colours}) of "
+    what += f"{image['dtype']}" + (f", of {image['path']}" if image.get("path") else "")
+    lines = [_gap("stack", what)]
+    if by_objects:
+        layer = provenance["layer"]
+        name, what = "labels", f"the labels (..., y, x) of layer {layer['objects']!r}"
+        if layer.get("points"):
+            name = "points"
+            what = f"the points (n, axes) of layer {layer['objects']!r}, in px of the stack"
+        lines.append(_gap(name, what))
+    return lines
+
+
+def _loop_lines(planes: list[tuple[int, ...]], computed: str, objects: str) -> list[str]:
+    """Each plane, with its own "labels" or "points", which may lack the first axes."""
+    own = {
+        "labels": ["    objects = labels[plane[len(plane) + 2 - labels.ndim :]]"],
+        "points": [
+            "    place = plane[len(plane) + 2 - points.shape[1] :]",
+            "    objects = points[(points[:, :-2].round() == place).all(axis=1), -2:]",
+        ],
+    }
+    return [
+        "results = {}",
+        f"for plane in {planes!r}:",
+        "    image = stack[plane]",
+        *own.get(objects, []),
+        "    try:",
+        f"        results[plane] = {computed}",
+        "    except NothingToClassify as nothing:",
+        "        print(plane, nothing)",
+        "        continue",
+        "    print(plane, results[plane].counts)",
+    ]
+
+
 def _objects_line(provenance: Mapping[str, Any]) -> str:
     layer = (provenance.get("layer") or {}).get("objects")
     of_layer = f" of layer {layer!r}" if layer else ""
@@ -153,6 +205,13 @@ def _classifier_lines(weights: Mapping[str, Any], precision: str) -> list[str]:
 def _plane_of(provenance: Mapping[str, Any]) -> tuple[int, ...]:
     """Index of the plane of a volume; empty for an image that is a plane."""
     return tuple((provenance.get("layer") or {}).get("plane") or ())
+
+
+def _planes_of(provenance: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Of a run of several planes whose channels are those of the stack, where each lies."""
+    layer = provenance.get("layer") or {}
+    planes = [tuple(plane) for plane in layer.get("planes") or ()]
+    return planes if len(planes) > 1 and not layer.get("channels") else []
 
 
 def _versions(provenance: Mapping[str, Any]) -> str:

@@ -29,6 +29,8 @@ from napari_mambamic.classify import FlowMaker, iter_classify
 from napari_mambamic.errors import ClusterError, ExportError, ImageError, MambamicError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
+from napari_mambamic.kept_runs import stamp_of
+from napari_mambamic.partners import KINDS, partners_of, read_partners, without_partners
 from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.weights.store import read_manifest
@@ -36,18 +38,20 @@ from napari_mambamic.weights.store import read_manifest
 if TYPE_CHECKING:
     from napari_mambamic.classifier import TileClassifier
 
-FORMATS: Mapping[str, Callable[[TileResults, Path, ImagePyramid], Path]] = {
-    "csv": lambda results, path, _: results.to_csv(path),
-    "parquet": lambda results, path, _: results.to_parquet(path),
-    "geojson": lambda results, path, _: results.to_geojson(path),
-    "geojson.gz": lambda results, path, _: results.to_geojson(path),
-    "ome.zarr": lambda results, path, _: results.to_ome_zarr(path),
-    "png": lambda results, path, image: results.to_thumbnail(path, image),
+# The labels are those that objects were cut by.
+FORMATS: Mapping[str, Callable[[TileResults, Path, ImagePyramid, Any], Path]] = {
+    "csv": lambda results, path, image, labels: results.to_csv(path),
+    "parquet": lambda results, path, image, labels: results.to_parquet(path),
+    "geojson": lambda results, path, image, labels: results.to_geojson(path, labels=labels),
+    "geojson.gz": lambda results, path, image, labels: results.to_geojson(path, labels=labels),
+    "ome.zarr": lambda results, path, image, labels: results.to_ome_zarr(path, labels=labels),
+    "png": lambda results, path, image, labels: results.to_thumbnail(path, image, labels=labels),
 }
 SUMMARY = "summary.csv"
 _OPENING = ("series", "z", "t", "channel_axis", "pixel_size_um")
 _CUTTING = (
     "tile_size",
+    "object_scale",
     "overlap",
     "use_pixels",
     "region",
@@ -58,7 +62,8 @@ _CUTTING = (
     "count_unsure",
     "coverage",
 )
-OPTIONS = (*_OPENING, *_CUTTING)
+_OF_TILES = ("overlap", "region", "skip_background")
+OPTIONS = (*_OPENING, *_CUTTING, *KINDS)
 _ENDINGS = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".bmp", ".zarr")
 _OURS = ".classes."
 _COLUMNS = ("image", "status", "tiles")
@@ -200,7 +205,9 @@ def classify_many(
     **options
         Of `open_image`: series, z, t, channel_axis, pixel_size_um.  Of `classify_image`: tile_size,
         overlap, use_pixels, region, channels, skip_background, batch_size, unsure_below,
-        count_unsure, coverage.
+        count_unsure, coverage.  For what lies beside each image: objects (a label image), with
+        object_scale of `classify_objects`, or points (CSV or GeoJSON), and within (polygons in
+        GeoJSON), each a pattern such as ``"{stem}_labels.tif"`` or a folder; see `partners`.
 
     Raises
     ------
@@ -209,7 +216,8 @@ def classify_many(
         the cluster does not answer or went away.  What was done till then is kept.
     """
     request = _Request.checked(weights, Path(out), formats, options)
-    tally = _Tally(_jobs(paths, request.out), on_progress)
+    images = without_partners(paths, request.beside)
+    tally = _Tally(_jobs(images, request.out), on_progress)
     try:
         for job in tally.open_jobs():
             earlier = request.earlier_outcome(job)
@@ -271,6 +279,7 @@ class _Request:
     formats: tuple[str, ...]
     opening: dict[str, Any]
     cutting: dict[str, Any]
+    beside: dict[str, str]
 
     @classmethod
     def checked(
@@ -284,11 +293,13 @@ class _Request:
                 f"{', '.join(OPTIONS)}."
             )
         sha256 = read_manifest(str(weights)).sha256
-        opening, cutting = (
+        opening, cutting, beside = (
             {name: options[name] for name in names if options.get(name) is not None}
-            for names in (_OPENING, _CUTTING)
+            for names in (_OPENING, _CUTTING, KINDS)
         )
-        request = cls(weights, sha256, out, tuple(formats), opening, cutting)
+        beside = {kind: os.fspath(pattern) for kind, pattern in beside.items()}
+        _check_beside(beside, cutting, formats)
+        request = cls(weights, sha256, out, tuple(formats), opening, cutting, beside)
         _make_folder(request.runs)
         _check_summary(out / SUMMARY)
         return request
@@ -305,7 +316,11 @@ class _Request:
             "path": os.path.abspath(path),
             "weights": self.sha256,
             "options": settings,
-            "file": _stamp_of(path),
+            "file": stamp_of(path),
+            "beside": {
+                kind: [os.path.abspath(partner), stamp_of(partner)]
+                for kind, partner in partners_of(path, self.beside).items()
+            },
         }
         return cast("dict[str, Any]", json.loads(json.dumps(decisive)))
 
@@ -421,9 +436,17 @@ def _outcome_of(
     try:
         asked = request.provenance(job.path)  # of the file as it is before it is read
         image = open_image(job.path, **request.opening)
+        plane = {axis: request.opening.get(axis) for axis in ("z", "t")}
+        beside = read_partners(image, job.path, request.beside, **plane)
         results = drained(
             iter_classify(
-                image, classifier, keep_in=request.runs / job.name, flow=flow, **request.cutting
+                image,
+                classifier,
+                objects=beside.objects,
+                within=beside.within,
+                keep_in=request.runs / job.name,
+                flow=flow,
+                **request.cutting,
             ),
             lambda step: tally.tell(image=job.path, step=step),
         )
@@ -435,7 +458,7 @@ def _outcome_of(
             "seconds": seconds,
             "warnings": list(results.warnings),
         }
-        files = _write(results, image, request, job)
+        files = _write(results, image, beside.labels, request, job)
     except ClusterError:
         raise
     except MambamicError as error:
@@ -452,7 +475,7 @@ def _outcome_of(
 
 
 def _write(
-    results: TileResults, image: ImagePyramid, request: _Request, job: _Job
+    results: TileResults, image: ImagePyramid, labels: Any, request: _Request, job: _Job
 ) -> tuple[Path, ...]:
     """Write all files of an image.  The one that says that they are there is removed before."""
     said = _provenance_file(request.out, job.name)
@@ -460,7 +483,7 @@ def _write(
     files = request.files_of(job)
     by_format = dict(zip(request.formats, files, strict=True))
     for format in sorted(by_format, key="csv".__eq__):  # CSV last: it writes the provenance itself
-        FORMATS[format](results, by_format[format], image)
+        FORMATS[format](results, by_format[format], image, labels)
     if "csv" not in by_format:
         provenance = results.provenance | {"complete": results.complete}
         with written_atomically(said) as temporary:
@@ -498,18 +521,6 @@ def _provenance_file(out: Path, name: str) -> Path:
     return out / f"{name}{_OURS}provenance.json"
 
 
-def _stamp_of(path: Path) -> list[int] | None:
-    """Bytes and time of the last change of a file, or of all files of a folder."""
-    files = [path]
-    if path.is_dir():
-        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
-    try:
-        found = [file.stat() for file in files]
-    except OSError:  # opening it will say why
-        return None
-    return [sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
-
-
 def _check_formats(formats: Sequence[str]) -> None:
     unknown = [format for format in formats if format not in FORMATS]
     if unknown or not formats:
@@ -521,6 +532,23 @@ def _check_formats(formats: Sequence[str]) -> None:
         raise ExportError(
             "Parquet needs pyarrow, which is not installed. Install it with pip install "
             "'napari-mambamic[exports]', or choose csv."
+        )
+
+
+def _check_beside(
+    beside: Mapping[str, str], cutting: Mapping[str, Any], formats: Sequence[str]
+) -> None:
+    if "objects" in beside and "points" in beside:
+        raise ImageError("Label images and points were both given. Choose one of them.")
+    if "object_scale" in cutting and "objects" not in beside:
+        raise ImageError("A scale for objects was given, and no label images. Give a tile size.")
+    if "points" in beside and "ome.zarr" in formats:
+        raise ExportError("Results of points cannot be saved as OME-Zarr. Choose another format.")
+    of_tiles = [name for name in _OF_TILES if cutting.get(name)]
+    if of_tiles and {"objects", "points"} & set(beside):
+        raise ImageError(
+            f"{of_tiles[0].replace('_', ' ').capitalize()} is for tiles, and objects or points are "
+            f"classified. Leave it out."
         )
 
 

@@ -23,6 +23,7 @@ from napari_mambamic.foreground import (
     sampled_foreground,
 )
 from napari_mambamic.image import ImagePyramid, as_image
+from napari_mambamic.kept_runs import KeptRuns
 from napari_mambamic.memory import freed_memory_kept
 from napari_mambamic.patches import PatchSpec, check_channels
 from napari_mambamic.progress import Progress, drained
@@ -211,7 +212,7 @@ def iter_classify(
     coverage: float | None = None,
     with_embeddings: bool | Literal["auto"] = "auto",
     view: Callable[[], View | None] | None = None,
-    keep_in: str | Path | None = None,
+    keep_in: str | Path | KeptRuns | None = None,
     flow: FlowMaker | None = None,
 ) -> Generator[Progress, None, TileResults]:
     """Classify one batch at a time: what `classify_image` and `classify_objects` drain.
@@ -232,7 +233,7 @@ def iter_classify(
         tiles come first.
     keep_in : path, optional
         As in `classify_image`: with the same image, weights and settings, tiles that are done are
-        not done again.  Without embeddings.
+        not done again.  Without embeddings.  `KeptRuns` keep what takes long, until it is complete.
     flow : callable, optional
         Makes what turns tiles into predictions, of the arguments of `Flow`, which is the default:
         in this process.
@@ -284,17 +285,21 @@ def iter_classify(
     total, store, before = len(wanted), None, None
     if keep_in is not None:
         with_embeddings = False
-        store = _store_of(Path(keep_in), pyramid, results, wanted)
+        store = _store_of(keep_in, pyramid, results, wanted)
+    if store is not None:
         before, rows, distances = store.done()
         results.probabilities[before] = rows
         _keep_distances(results, before, distances)
         wanted = np.setdiff1d(wanted, before)
-    done = total - len(wanted)
+    done = n_before = total - len(wanted)
     results.complete = done == total
-    yield Progress(done, total, message="Starting", tiles=before, results=results)
     begin = time.perf_counter()
     predicting = (flow or Flow)(pyramid, tiles, classifier, rule, view)
     try:
+        yield Progress(
+            done, total, message="Starting", tiles=before, results=results, before=n_before
+        )
+        begin = time.perf_counter()
         with freed_memory_kept(), closing(predicting.predictions(wanted, size)) as predictions:
             for batch, probabilities, embeddings, distances in predictions:
                 results.probabilities[batch] = probabilities
@@ -308,12 +313,11 @@ def iter_classify(
                     store.add(batch, probabilities, distances)
                 done += len(batch)
                 results.complete = done == total
-                yield Progress(
-                    done, total, time.perf_counter() - begin, "Classifying", batch, results
-                )
+                seconds = time.perf_counter() - begin
+                yield Progress(done, total, seconds, "Classifying", batch, results, n_before)
     finally:
         if store is not None:
-            store.write()
+            store.end(complete=results.complete)
     of_patches = None if flow else partial(_distances_of, classifier)
     results.provenance["warnings"] = warnings_of(results, pyramid, spec, of_patches)
     return results
@@ -426,14 +430,21 @@ def _wanted(
 
 
 def _store_of(
-    folder: Path, image: ImagePyramid, results: TileResults, wanted: NDArray[np.intp]
-) -> RunStore:
+    keep_in: str | Path | KeptRuns,
+    image: ImagePyramid,
+    results: TileResults,
+    wanted: NDArray[np.intp],
+) -> RunStore | None:
     provenance = results.provenance
     settings = {k: v for k, v in provenance["settings"].items() if k not in _NOT_DECISIVE}
     weights = provenance["weights"]["sha256"]
     places = hashlib.sha256(places_of(results.tiles)[wanted].tobytes()).hexdigest()
-    key = key_of(image, {"settings": settings, "weights": weights, "tiles": places})
-    return RunStore(folder, key, len(wanted), len(results.class_names))
+    decisive = {"settings": settings, "weights": weights, "tiles": places}
+    n_tiles, n_classes = len(wanted), len(results.class_names)
+    if isinstance(keep_in, KeptRuns):
+        decisive["precision"] = provenance["precision"]
+        return keep_in.run_of(image, decisive, n_tiles, n_classes)
+    return RunStore(Path(keep_in), key_of(image, decisive), n_tiles, n_classes)
 
 
 def _in_words(within: Any) -> Any:

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.set_defaults(run=_demo)
 
-    classify = commands.add_parser("classify", help="classify the tiles of image files")
+    classify = commands.add_parser("classify", help="classify the tiles or objects of image files")
     classify.add_argument(
         "images",
         type=Path,
@@ -103,6 +103,28 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         default=None,
         help="leave out tiles that hold only glass or darkness",
+    )
+    classify.add_argument(
+        "--objects",
+        metavar="PATTERN",
+        help="classify the objects of a label image beside each image, such as "
+        "'{stem}_labels.tif', or a folder with files of the same names",
+    )
+    classify.add_argument(
+        "--object-scale",
+        type=float,
+        metavar="F",
+        help="side of a tile / longer side of its object; by default all tiles have one size",
+    )
+    classify.add_argument(
+        "--points",
+        metavar="PATTERN",
+        help="classify the points of a .csv (y, x) or .geojson file beside each image",
+    )
+    classify.add_argument(
+        "--within",
+        metavar="PATTERN",
+        help="only within the polygons of a .geojson file beside each image, as of QuPath",
     )
     classify.add_argument(
         "--batch-size", type=int, metavar="N", help="tiles at once; does not change the result"

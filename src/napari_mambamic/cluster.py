@@ -38,7 +38,7 @@ from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
 from napari_mambamic.memory import freed_memory_kept
-from napari_mambamic.tiling import Tile
+from napari_mambamic.tiling import ObjectTiles, Tile, TileGrid
 from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import locate_weights
 
@@ -80,7 +80,10 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Part:
-    """One task: some tiles of an image, in batches."""
+    """One task: some tiles of an image, in batches.
+
+    `tiles` are the whole grid, or the tiles with these `numbers` in their order.
+    """
 
     model: Model
     file: ImageFile
@@ -228,8 +231,10 @@ class ClusterFlow:
         parts = []
         while len(schedule):
             numbers = schedule.take(size * min(fair, _BATCHES_A_TASK))
-            model = self.classifier.model
-            parts.append(Part(model, file, self.tiles, self.foreground, numbers, size))
+            model, tiles = self.classifier.model, self.tiles
+            if isinstance(tiles, ObjectTiles):  # a grid is small however many tiles it has
+                tiles = tuple(tiles[int(number)] for number in numbers)
+            parts.append(Part(model, file, tiles, self.foreground, numbers, size))
         return parts
 
 
@@ -380,9 +385,11 @@ def _classify_part(
     try:
         image, classifier = _opened(part.file), _classifier_of(part.model)
         flow = Flow(image, part.tiles, classifier, part.foreground, None)
+        is_grid = isinstance(part.tiles, TileGrid)
+        wanted = part.numbers if is_grid else np.arange(len(part.numbers))
         with (
             freed_memory_kept(),
-            closing(flow.predictions(part.numbers, part.batch_size)) as predictions,
+            closing(flow.predictions(wanted, part.batch_size)) as predictions,
         ):
             numbers, probabilities, _, parts = zip(*predictions, strict=True)
     except MambamicError as error:
@@ -396,7 +403,8 @@ def _classify_part(
                 for n, part in zip(numbers, parts, strict=True)
             ]
         )
-    return np.concatenate(numbers), np.concatenate(probabilities), distances
+    done = np.concatenate(numbers)
+    return done if is_grid else part.numbers[done], np.concatenate(probabilities), distances
 
 
 def _classifier_of(model: Model) -> TileClassifier:

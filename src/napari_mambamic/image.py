@@ -58,6 +58,8 @@ class ImagePyramid:
         Absolute path of the file or folder that it was opened from; empty for pixels in memory.
     opened_with : mapping
         The keywords of `open_image` that it was opened with, but for those left at their defaults.
+    colours_first : bool
+        Channels in front of the plane are known to be RGB or RGBA: a planar TIFF.
     """
 
     levels: tuple[ImageLevel, ...]
@@ -68,6 +70,7 @@ class ImagePyramid:
     note: str = ""
     path: str = ""
     opened_with: Mapping[str, Any] = field(default_factory=dict)
+    colours_first: bool = False
 
     @property
     def plane_shape(self) -> tuple[int, int]:
@@ -92,8 +95,12 @@ class ImagePyramid:
 
     @property
     def has_colours(self) -> bool:
-        """Whether the channels are RGB or RGBA: 3 or 4 at the end of each pixel, none chosen."""
-        return self.channel_axis == 2 and self.n_channels in (3, 4) and not self.chosen_channels
+        """Whether the channels are RGB or RGBA: 3 or 4 known to be colours, none chosen.
+
+        Those at the end of each pixel are; those in front of the plane where the file says so.
+        """
+        are_colours = self.channel_axis == 2 or self.colours_first
+        return are_colours and self.n_channels in (3, 4) and not self.chosen_channels
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -33,6 +33,8 @@ class Progress:
         that goes on, of those that were classified before.
     results : TileResults or None
         The results so far: one object that fills while the run goes on.
+    before : int
+        How many of those that are done were there when the run went on.
     """
 
     done: int
@@ -41,6 +43,7 @@ class Progress:
     message: str = ""
     tiles: NDArray[np.intp] | None = field(default=None, repr=False)
     results: TileResults | None = field(default=None, repr=False)
+    before: int = 0
 
     @property
     def fraction(self) -> float:
@@ -50,7 +53,7 @@ class Progress:
     @property
     def tiles_per_second(self) -> float:
         """Mean speed so far, or 0 before the first batch."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
+        return (self.done - self.before) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:

@@ -1,8 +1,8 @@
 """What a run has done so far, on disk, so that it can go on after it was interrupted.
 
 A zarr group with three arrays in the order in which tiles were done: their numbers, their
-probabilities, and their distances from the training set (NaN where they have none).  Whole blocks
-are written, and counted after they are; what was not counted is done again.
+probabilities, and their distances from the training set (NaN where they have none).  Blocks are
+written, and counted after they are; what was not counted is done again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from napari_mambamic.errors import ExportError
 from napari_mambamic.image import ImagePyramid
 
-_BLOCK = 2048  # tiles
+_BLOCK, _LONGEST_S = 2048, 60.0  # tiles; time after which fewer are written
 _ARRAYS = ("tiles", "probabilities", "distances")
 
 
@@ -34,18 +35,29 @@ class RunStore:
         Digest of everything that decides the outcome.
     n_tiles, n_classes : int
         Tiles that are to be done, and probabilities of each.
+    late : bool
+        Make the group when there is something to write, not before.
     """
 
-    def __init__(self, folder: Path, key: str, n_tiles: int, n_classes: int) -> None:
+    def __init__(
+        self, folder: Path, key: str, n_tiles: int, n_classes: int, *, late: bool = False
+    ) -> None:
+        self.path = folder / f"{key[:24]}.zarr"
+        self._key, self._n_tiles, self._n_classes = key, n_tiles, n_classes
+        self._pending: list[tuple[NDArray[Any], ...]] = []
+        self._group: Any = None
+        self._count, self._written = 0, time.monotonic()
+        if not late or self.path.exists():
+            self._open()
+
+    def _open(self) -> None:
         import zarr
 
-        self.path = folder / f"{key[:24]}.zarr"
-        self._pending: list[tuple[NDArray[Any], ...]] = []
         try:
-            self._group: Any = zarr.open_group(self.path, mode="a")
-            known = self._group.attrs.get("key") == key and "done" in self._group.attrs
+            self._group = zarr.open_group(self.path, mode="a")
+            known = self._group.attrs.get("key") == self._key and "done" in self._group.attrs
             if not known or _ARRAYS[-1] not in self._group:
-                self._create(key, n_tiles, n_classes)
+                self._create(self._key, self._n_tiles, self._n_classes)
             done: Any = self._group.attrs["done"]
             self._count = int(done)
         except OSError as error:
@@ -65,6 +77,8 @@ class RunStore:
 
     def done(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32] | None]:
         """What is done: numbers (k,), probabilities (k, n_classes), distances (k,) if there are."""
+        if self._group is None:
+            return np.empty(0, np.int64), np.empty((0, self._n_classes), np.float32), None
         tiles, probabilities, distances = (
             np.asarray(self._group[name][: self._count]) for name in _ARRAYS
         )
@@ -76,11 +90,12 @@ class RunStore:
         probabilities: NDArray[np.float32],
         distances: NDArray[np.float32] | None = None,
     ) -> None:
-        """Keep some more; they are written when they fill a block."""
+        """Keep some more; they are written when they fill a block, or after a minute."""
         if distances is None:
             distances = np.full(len(tiles), np.nan, np.float32)
         self._pending.append((tiles, probabilities, distances))
-        if sum(len(part[0]) for part in self._pending) >= _BLOCK:
+        is_block = sum(len(part[0]) for part in self._pending) >= _BLOCK
+        if is_block or time.monotonic() - self._written >= _LONGEST_S:
             self.write()
 
     def write(self) -> None:
@@ -93,6 +108,8 @@ class RunStore:
         """
         if not self._pending:
             return
+        if self._group is None:
+            self._open()
         columns = [np.concatenate(parts) for parts in zip(*self._pending, strict=True)]
         stop = self._count + len(columns[0])
         try:
@@ -102,10 +119,16 @@ class RunStore:
         except OSError as error:
             raise self._not_kept(error) from error
         self._count, self._pending = stop, []
+        self._written = time.monotonic()
+
+    def end(self, *, complete: bool) -> None:
+        """Write what is pending when the run ends, complete or not."""
+        self.write()
 
     def remove(self) -> None:
         """Delete the state, when the run is complete and its results are safe."""
         shutil.rmtree(self.path, ignore_errors=True)
+        self._group, self._count = None, 0
 
     def _not_kept(self, error: OSError) -> ExportError:
         return ExportError(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from napari.layers import Image, Labels, Points
 from qtpy.QtCore import Qt
@@ -21,7 +24,12 @@ from napari_mambamic import (
     build_network,
     classify_image,
     classify_layer,
+    classify_objects,
 )
+from napari_mambamic._napari.classified import results_in_view
+from napari_mambamic._napari.to_layers import first_point_of, results_of
+from napari_mambamic.as_script import gaps_of
+from napari_mambamic.colours import class_colours
 from napari_mambamic.patches import prepare_patches
 from napari_mambamic.weights.checkpoint import save_weights
 from napari_mambamic.weights.store import fetch_weights
@@ -498,3 +506,252 @@ def test_overlapping_tiles_are_blended_when_the_run_is_complete(
     heatmap = viewer.layers["cells basophil"].data
     np.testing.assert_allclose(heatmap.ravel(), blended[:, 0], atol=1e-5)
     assert viewer.layers["cells classes"].metadata["mambamic"]["settings"]["blend"] == "gaussian"
+
+
+@pytest.fixture
+def stack(viewer, sheet):
+    """Five planes of cells in a layer with a scale; each plane has cells of another class."""
+    planes = [sheet[96 * z : 96 * z + 96, :384] for z in range(5)]
+    return viewer.add_image(np.stack(planes), name="stack", rgb=True, scale=(3, 0.5, 0.5))
+
+
+def points_of_stack():
+    """Points (n, 3) in three of five planes, in no order, one between two planes."""
+    return np.array([[3, 48, 48], [0, 48, 144], [3, 40, 240], [1.2, 50, 336], [0, 48, 50]])
+
+
+def expected_classes(stack, points, classifier, planes=range(5)):
+    """Class of each point, in its own plane, from the core alone; None in other planes."""
+    names = [None] * len(points)
+    for z in planes:
+        there = np.flatnonzero(np.round(points[:, 0]) == z)
+        if len(there):
+            found = classify_objects(stack.data[z], points[there, 1:], classifier)
+            for number, label in zip(there, found.labels, strict=True):
+                names[number] = classifier.class_names[label]
+    return names
+
+
+def test_points_of_a_stack_are_classified_each_in_its_own_plane(
+    viewer, panel, stack, finish, classifier, tmp_path
+):
+    points = points_of_stack()
+    viewer.add_points(points * [3, 0.5, 0.5], name="marks", size=20)
+    panel.cut.setCurrentText("Points")
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    layer = viewer.layers["stack classes"]
+    assert isinstance(layer, Points)
+    expected = expected_classes(stack, points, classifier)
+    assert len(set(expected)) > 1
+    by_place = {tuple(p): name for p, name in zip(points, expected, strict=True)}
+    shown = np.array([stack.world_to_data(layer.data_to_world(p)) for p in layer.data])
+    found = {
+        tuple(np.round(p, 6)): name for p, name in zip(shown, layer.features["class"], strict=True)
+    }
+    assert found == by_place
+    by_name = dict(zip(panel.results.class_names, class_colours(8), strict=True))
+    for name, colour in zip(layer.features["class"], layer.face_color, strict=True):
+        np.testing.assert_allclose(colour, by_name[name], atol=1e-6)
+    assert "5 classified" in panel.message.text()
+    assert "3 planes" in panel.message.text()
+    assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 5
+    everything = results_of(layer)
+    assert [list(each.object_ids) for each in everything] == [[1, 4], [3], [0, 2]]
+    # What is in view is what other panels take.
+    viewer.dims.set_point(0, 9)
+    assert results_in_view(viewer, layer) is everything[2]
+    viewer.dims.set_point(0, 0)
+    assert results_in_view(viewer, layer) is everything[0]
+    assert [first_point_of(layer, each) for each in everything] == [0, 2, 3]
+
+    panel.copy_script()
+    script = QApplication.clipboard().text()
+    assert gaps_of(script) == ["stack", "points"]
+    names = {"GIVEN": [stack.data, points]}
+    exec(script.replace("= ...", "= GIVEN.pop(0)"), names)
+    assert list(names["results"]) == [(0,), (1,), (3,)]
+    for again, each in zip(names["results"].values(), everything, strict=True):
+        np.testing.assert_array_equal(again.labels, each.labels)
+
+
+def test_points_of_a_range_of_planes_leave_the_others_out_and_say_so(
+    viewer, panel, stack, finish, classifier
+):
+    points = points_of_stack()
+    viewer.add_points(points, name="marks", scale=stack.scale)
+    panel.cut.setCurrentText("Points")
+    panel.planes.setCurrentText("From ... to")
+    panel.first_plane.setValue(0)
+    panel.last_plane.setValue(2)
+    panel.run_button.click()
+    finish(panel)
+    assert "3 of the 5 points of 'marks' lie there." in panel.message.text()
+    layer = viewer.layers["stack classes"]
+    expected = expected_classes(stack, points, classifier, planes=range(3))
+    np.testing.assert_array_equal(layer.data, points[[1, 4, 3]])
+    assert layer.features["class"].tolist() == [expected[i] for i in (1, 4, 3)]
+    by_script = classify_layer(
+        viewer, stack, objects=viewer.layers["marks"], planes={0: (0, 3)}, device="cpu"
+    )[-1]
+    np.testing.assert_array_equal(by_script.data, layer.data)
+    assert by_script.features["class"].tolist() == layer.features["class"].tolist()
+    panel.first_plane.setValue(4)
+    panel.last_plane.setValue(2)
+    viewer.layers["marks"].data = points[:2] * [1, 1, 1] - [[1, 0, 0], [0, 0, 0]]
+    panel.last_plane.setValue(4)
+    panel.run_button.click()
+    finish(panel)
+    assert "no points on" in panel.message.text()
+
+
+def test_points_without_a_plane_are_classified_in_each(viewer, panel, stack, classifier):
+    points = np.array([[48, 48], [48, 240]])
+    marks = viewer.add_points(points, scale=stack.scale[-2:], size=20)
+    layer = classify_layer(viewer, stack, objects=marks, planes={0: (1, 4)}, device="cpu")[-1]
+    assert layer.data.tolist() == [[z, *p] for z in (1, 2, 3) for p in points.tolist()]
+    np.testing.assert_allclose(layer.scale, stack.scale)
+    assert set(layer.size) == {20}
+    for row, (z, place) in enumerate((z, p) for z in (1, 2, 3) for p in points):
+        alone = classify_objects(stack.data[z], place[np.newaxis], classifier)
+        assert layer.features["class"][row] == classifier.class_names[alone.labels[0]]
+
+
+def test_planes_without_objects_do_not_stop_a_stack(viewer, panel, stack, finish, classifier):
+    labels = np.zeros((5, 96, 384), int)
+    labels[1, 20:70, 120:170], labels[3, 20:70, 20:70], labels[3, 20:70, 220:270] = 4, 7, 9
+    viewer.add_labels(labels, name="cells", scale=stack.scale)
+    panel.cut.setCurrentText("Objects of a Labels layer")
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    assert "3 classified" in panel.message.text()
+    assert "2 of 5 planes; on the others there is nothing to classify." in panel.message.text()
+    layer = viewer.layers["stack classes"]
+    assert layer.data.shape == labels.shape
+    for z, place in ((1, (40, 140)), (3, (40, 40)), (3, (40, 240))):
+        expected = classify_objects(stack.data[z], labels[z], classifier)
+        row = list(expected.object_ids).index(labels[(z, *place)])
+        assert layer.data[(z, *place)] == expected.labels[row] + 1
+    assert not layer.data[[0, 2, 4]].any()
+    panel.copy_script()
+    script = QApplication.clipboard().text()
+    names = {"GIVEN": [stack.data, labels]}
+    exec(script.replace("= ...", "= GIVEN.pop(0)"), names)
+    assert {plane: len(each) for plane, each in names["results"].items()} == {(1,): 1, (3,): 2}
+
+
+def test_points_marked_at_one_channel_are_those_of_all(viewer, panel, cell_cycle, finish):
+    path, pixels = cell_cycle
+    channels = np.stack([pixels, pixels[::-1]]).transpose(0, 3, 1, 2)  # z, channel, y, x
+    layer = viewer.add_image(channels, name="phases")
+    marks = viewer.add_points([[0, 0, 20, 20], [1, 2, 20, 60]])
+    shown = classify_layer(
+        viewer,
+        layer,
+        weights=str(path),
+        objects=marks,
+        channels=[0, 1, 2],
+        channel_axis=1,
+        planes="all",
+        device="cpu",
+    )[-1]
+    assert len(results_of(shown)) == 2
+    assert shown.features["probability"].notna().all()
+
+
+KILLED = """
+import os, signal, sys
+import napari
+from qtpy.QtCore import QTimer
+import napari_mambamic.run_store as run_store
+from napari_mambamic import kept_runs
+from napari_mambamic._napari.classify_panel import ClassifyPanel
+
+run_store._BLOCK, kept_runs.LEAST_TILES = 24, 50
+viewer = napari.Viewer(show=False)
+viewer.open(sys.argv[1], plugin="napari")
+panel = ClassifyPanel(viewer)
+viewer.window.add_dock_widget(panel)
+panel.batch_size.setValue(8)
+show = panel._show_progress
+
+def kill(progress):
+    show(progress)
+    if progress.done >= 58:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+panel._show_progress = kill
+panel.start()
+QTimer.singleShot(200_000, lambda: sys.exit(panel.message.text()))
+napari.run()
+"""
+
+
+@pytest.fixture
+def short_runs(monkeypatch, tmp_path):
+    """Runs are kept in a folder of the test, and short ones are long."""
+    monkeypatch.setenv("MAMBAMIC_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setattr("napari_mambamic.run_store._BLOCK", 24)
+    monkeypatch.setattr("napari_mambamic.kept_runs.LEAST_TILES", 50)
+    return tmp_path / "runs"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_long_run_goes_on_after_napari_was_killed(
+    viewer, panel, sheet, finish, short_runs, tmp_path, classifier
+):
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, sheet, photometric="rgb")
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], env=os.environ, capture_output=True, timeout=300
+    )
+    assert killed.returncode == -9, killed.stderr
+    assert len(list(short_runs.glob("*.zarr"))) == 1
+    viewer.open(str(path), plugin="napari")
+    panel.batch_size.setValue(8)
+    panel.run_button.click()
+    finish(panel)
+    said = panel.message.text()
+    assert "96 classified" in said
+    # At most a block of 24 and the batches of 8 on their way are done again.
+    there = int(re.search(r"(\d+) of 96 tiles were there already", said)[1])
+    assert there in (48, 72)
+    expected = classify_image(sheet, classifier).labels
+    np.testing.assert_array_equal(panel.results.labels, expected)
+    assert panel.results.complete
+    layer = viewer.layers["slide classes"]
+    assert layer.features["class"].tolist() == [classifier.class_names[i] for i in expected]
+    assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 96
+    assert list(short_runs.iterdir()) == []
+
+
+def test_a_run_is_kept_only_of_files_and_where_it_is_wanted(
+    viewer, panel, sheet, qtbot, finish, short_runs, tmp_path
+):
+    def stopped_run():
+        panel.run_button.click()
+        bar = panel.progress
+        qtbot.waitUntil(lambda: bar.maximum() == 96 and bar.value() >= 40, timeout=60_000)
+        panel.cancel()
+        finish(panel)
+        return len(list(short_runs.glob("*.zarr"))) if short_runs.exists() else 0
+
+    panel.batch_size.setValue(8)
+    viewer.add_image(sheet, name="in memory", rgb=True)
+    assert stopped_run() == 0
+    tifffile.imwrite(tmp_path / "slide.tif", sheet, photometric="rgb")
+    viewer.open(str(tmp_path / "slide.tif"), plugin="napari")
+    panel.image.choose(viewer.layers["slide"])
+    panel.keep_long_runs.setChecked(False)
+    assert stopped_run() == 0
+    panel.keep_long_runs.setChecked(True)
+    panel.keep_embeddings.setChecked(True)
+    assert stopped_run() == 0
+    panel.keep_embeddings.setChecked(False)
+    assert stopped_run() == 1
+    panel.run_button.click()
+    finish(panel)
+    assert "of 96 tiles were there already" in panel.message.text()
+    assert list(short_runs.iterdir()) == []

@@ -12,14 +12,20 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
+import torch
 import zarr
 from skimage.transform import downscale_local_mean, resize
 
 from napari_mambamic import (
+    Manifest,
+    PatchSpec,
+    build_network,
     classify_image,
     classify_objects,
     iter_classify,
     load_classifier,
+    open_image,
 )
 from napari_mambamic.errors import (
     ChannelMismatch,
@@ -28,6 +34,8 @@ from napari_mambamic.errors import (
     PixelSizeMissing,
 )
 from napari_mambamic.image import as_image
+from napari_mambamic.patches import prepare_patches
+from napari_mambamic.weights.checkpoint import save_weights
 
 
 class Counted:
@@ -357,3 +365,36 @@ def test_cancelling_a_hundred_times_leaves_no_memory_and_no_threads(sheet, class
         cancelled()
     assert memory_mb() - base < 30
     assert threading.active_count() == threads
+
+
+def test_a_planar_rgb_file_is_colours_to_weights_for_grey_images(sheet, tmp_path):
+    torch.manual_seed(0)
+    patch = PatchSpec(96, 96, ("grey",), (0.5,), (0.5,))
+    manifest = Manifest("grey", "grey cells", "mambamic-t", ("a", "b"), patch, "")
+    network = build_network("mambamic-t", n_classes=2, in_channels=1).eval()
+    with torch.inference_mode():
+        ready = torch.from_numpy(prepare_patches(sheet[np.newaxis, :96, :96], patch))
+        test = sheet[:96, :96], network(ready)[0].numpy()
+    save_weights(network, tmp_path / "g.safetensors", manifest, self_test=test, dtype="float32")
+    grey = load_classifier(tmp_path / "g.safetensors", device="cpu")
+    pixels = sheet[:192, :192]
+    for n, alpha in ((3, pixels[..., :0]), (4, pixels[..., :1])):
+        colours = np.concatenate([pixels, alpha], axis=2)
+        for name, stored, how in (
+            ("chunky", colours, "contig"),
+            ("planar", np.ascontiguousarray(colours.transpose(2, 0, 1)), "separate"),
+        ):
+            tifffile.imwrite(
+                tmp_path / f"{name}-{n}.tif", stored, photometric="rgb", planarconfig=how
+            )
+        chunky, planar = (
+            classify_image(open_image(tmp_path / f"{name}-{n}.tif"), grey)
+            for name in ("chunky", "planar")
+        )
+        np.testing.assert_array_equal(planar.probabilities, chunky.probabilities)
+    stains = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    for name, how in (("planes", {}), ("samples", {"planarconfig": "separate"})):
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, stains, photometric="minisblack", **how)
+        with pytest.raises(ChannelMismatch, match="3 channels and the weights expect 1"):
+            classify_image(open_image(path, channel_axis=0), grey)

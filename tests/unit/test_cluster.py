@@ -76,6 +76,25 @@ def test_a_worker_that_is_killed_midway_changes_nothing(cluster, slides, in_one_
     same(tmp_path, in_one_process)
 
 
+def test_objects_beside_images_are_classified_on_a_cluster(cluster, slides, tmp_path):
+    labels = np.zeros((288, 1152), np.int32)
+    for i in range(36):
+        row, column = divmod(i, 12)
+        labels[row * 96 + 20 : row * 96 + 76, column * 96 + 24 : column * 96 + 70] = 90 - 2 * i
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    results = []
+    for out, more in (("here", {}), ("there", {"dask": cluster.get_client()})):
+        classify_many(
+            slides[:1], out=tmp_path / out, objects=tmp_path, object_scale=1.5, **more, **OPTIONS
+        )
+        results.append(read_results(tmp_path / out / "a.classes.parquet"))
+    here, there = results
+    np.testing.assert_array_equal(there.object_ids, here.object_ids)
+    np.testing.assert_array_equal(there.probabilities, here.probabilities)
+    assert there.is_done.all()
+    assert len(there) == 36
+
+
 def test_the_command_line_runs_on_a_cluster_and_says_what_failed(
     cluster, slides, in_one_process, tmp_path, capsys
 ):

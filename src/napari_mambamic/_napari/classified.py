@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels, Layer, Points
 from numpy.typing import NDArray
 
 from napari_mambamic._napari.classify_layer import iter_classifier
@@ -111,9 +111,14 @@ def results_in_view(viewer: ViewerModel, layer: Layer | None) -> TileResults:
     if len(several) == 1:
         return several[0]
     planes = np.array([index_of(each) for each in several])
-    # The layer begins with the first of its planes, as `ResultLayers` makes it.
-    here = layer.world_to_data(np.asarray(viewer.dims.point)[-layer.ndim :])[:-2]
-    apart = np.abs(planes - planes.min(axis=0) - np.asarray(here))
+    point = np.asarray(viewer.dims.point)
+    image = layer_with(viewer, layer.metadata.get("image"))
+    if isinstance(layer, Points):  # which may have a place of their own
+        frame, first = image or layer, np.zeros(planes.shape[1])
+    else:  # The layer begins with the first of its planes, as `ResultLayers` makes it.
+        frame, first = layer, planes.min(axis=0)
+    here = np.asarray(frame.world_to_data(point[-frame.ndim :])[:-2])
+    apart = np.abs(planes - first - here)
     if (axis := _noted(several[0]).get("channel_axis")) is not None:
         apart[:, axis] = 0
     return several[int(apart.sum(axis=1).argmin())]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Points
+from numpy.typing import NDArray
 
 from napari_mambamic._napari.from_layer import (
     ChannelSource,
@@ -32,7 +33,8 @@ from napari_mambamic._napari.from_layer import (
 )
 from napari_mambamic._napari.settings import weights_source
 from napari_mambamic._napari.to_layers import ResultLayers, compile_colormaps, maps_of
-from napari_mambamic.errors import ImageError, WeightsError
+from napari_mambamic.errors import ImageError, NothingToClassify, WeightsError
+from napari_mambamic.kept_runs import KeptRuns, kept_runs_folder
 from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.schedule import View
@@ -58,7 +60,7 @@ class Request:
     planes: tuple[LayerPlane, ...]
     objects_layer: Layer | None
     objects: tuple[Any, ...]
-    object_numbers: Any
+    point_numbers: tuple[NDArray[np.intp], ...]
     weights: str
     device: str
     heatmaps: tuple[str, ...]
@@ -69,6 +71,13 @@ class Request:
     view: Callable[[], View | None] | None
     with_embeddings: bool
     options: dict[str, Any]
+    note: str = ""
+    files: tuple[str, ...] = ()
+
+    def number_of(self, results: TileResults) -> int:
+        """Which of the planes results are of: planes without objects have none."""
+        index = tuple(results.provenance["layer"]["plane"])
+        return [plane.index for plane in self.planes].index(index)
 
 
 def request_of(
@@ -86,9 +95,13 @@ def request_of(
     blend: str = "none",
     view_first: bool = True,
     with_embeddings: bool = False,
+    keeps_long_runs: bool = False,
     **options: Any,
 ) -> Request:
-    """Check layers and form, and read what a run needs; see `classify_layer`."""
+    """Check layers and form, and read what a run needs; see `classify_layer`.
+
+    With `keeps_long_runs`, those on image files are kept until they are complete, as `KeptRuns`.
+    """
     sources = _sources(layer, channels, channel_axis)
     in_view = plane_of_layer(viewer, layer, channels=sources)
     chosen = [
@@ -104,24 +117,24 @@ def request_of(
             f"{', '.join(names)}; there are also {', '.join(maps)}."
         )
     places: list[Any] = [None] * len(chosen)
-    numbers = None
+    numbers: list[NDArray[np.intp]] = []
+    note = ""
     if isinstance(objects, Points):
-        if len(chosen) > 1:
-            raise ImageError(
-                "Points are classified in the plane in view. Choose that plane alone, or cut tiles."
-            )
-        points, numbers = points_of_layer(in_view, objects)
-        places = [points]
+        chosen, places, numbers = _points_on(chosen, objects, channel_axis)
+        found, n_points = len(np.unique(np.concatenate(numbers))), len(objects.data)
+        if found < n_points:
+            note = f"{found:,} of the {n_points:,} points of {objects.name!r} lie there."
     elif objects is not None:
         places = [labels_of_layer(plane, objects) for plane in chosen]
     if within is not None:
         options["within"] = area_of_layer(in_view, within)
+    keeps = keeps_long_runs and not with_embeddings
     view = partial(view_of_plane, in_view) if view_first and len(chosen) == 1 else None
     return Request(
         tuple(chosen),
         objects,
         tuple(places),
-        numbers,
+        tuple(numbers),
         weights,
         device,
         tuple(heatmaps),
@@ -132,14 +145,51 @@ def request_of(
         view,
         with_embeddings,
         options,
+        note,
+        _files_of([in_view.layer, *(source.layer for source in sources or ())]) if keeps else (),
     )
+
+
+def _files_of(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The files that layers were opened from; none where one has no file."""
+    paths = [layer.source.path for layer in layers]
+    if not all(path and os.path.exists(path) for path in paths):
+        return ()
+    return tuple(dict.fromkeys(os.path.abspath(path) for path in paths))
+
+
+def _points_on(
+    planes: Sequence[LayerPlane], layer: Points, channel_axis: int | None
+) -> tuple[list[LayerPlane], list[NDArray[np.float64]], list[NDArray[np.intp]]]:
+    """Those of some planes that have points; their points (n, 2), and their numbers in the layer.
+
+    Raises
+    ------
+    NothingToClassify
+        None has any.
+    """
+    found = []
+    for plane in planes:
+        try:
+            found.append((plane, *points_of_layer(plane, layer, channel_axis=channel_axis)))
+        except NothingToClassify:
+            if len(planes) == 1:
+                raise
+    if not found:
+        raise NothingToClassify(
+            f"Points layer {layer.name!r} has no points on any of the {len(planes)} planes. Add "
+            f"points on the cells to classify, or choose other planes."
+        )
+    with_points, places, numbers = zip(*found, strict=True)
+    return list(with_points), list(places), list(numbers)
 
 
 def iter_request(request: Request) -> Generator[Progress, None, list[TileResults]]:
     """Run a request, one plane after the other; see `iter_classify`.
 
-    Returns the results of each plane.  A `Progress` counts the tiles of all planes, and its
-    results are those of the plane at work.
+    Returns the results of each plane; of several planes, those on which there is nothing to
+    classify have none.  A `Progress` counts the tiles of all planes, and its results are those of
+    the plane at work.
     """
     compiling = threading.Thread(target=compile_colormaps, daemon=True)
     compiling.start()
@@ -147,31 +197,51 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
     compiling.join()  # or the window would wait for it
     from napari_mambamic.classify import iter_classify
 
+    options = dict(request.options)
     everything: list[TileResults] = []
-    begin, before = time.perf_counter(), 0
+    empty: NothingToClassify | None = None
+    begin, before, there = time.perf_counter(), 0, 0
     for number, plane in enumerate(request.planes):
+        results = None
+        if request.files:
+            options["keep_in"] = KeptRuns(kept_runs_folder(), request.files, plane.index)
         steps = iter_classify(
             plane.image,
             classifier,
             objects=request.objects[number],
             with_embeddings=request.with_embeddings,
             view=request.view,
-            **request.options,
+            **options,
         )
-        with closing(steps):
-            for progress in steps:
-                if progress.results is not None and len(everything) == number:
-                    everything.append(progress.results)
-                    _add_layer_settings(progress.results, request, plane)
-                yield replace(
-                    progress,
-                    done=before + progress.done,
-                    total=progress.total * len(request.planes),
-                    seconds=time.perf_counter() - begin,
-                )
-        before += progress.done
-        everything[number] = everything[number].blended(request.blend)
+        try:
+            with closing(steps):
+                for progress in steps:
+                    if results is None:
+                        results = progress.results
+                        _add_layer_settings(results, request, number)
+                    yield replace(
+                        progress,
+                        done=before + progress.done,
+                        total=before + progress.total + _still_to_come(request, number, progress),
+                        seconds=time.perf_counter() - begin,
+                        before=there + progress.before,
+                    )
+        except NothingToClassify as error:
+            # A plane without cells, such as the last ones of a z stack, does not stop the others.
+            empty = error
+            continue
+        before, there = before + progress.done, there + progress.before
+        everything.append(results.blended(request.blend))
+    if empty is not None and not everything:
+        raise empty
     return everything
+
+
+def _still_to_come(request: Request, number: int, progress: Progress) -> int:
+    """Tiles of the planes after one; where that is not known, as many as it has."""
+    if request.point_numbers:
+        return sum(map(len, request.point_numbers[number + 1 :]))
+    return progress.total * (len(request.planes) - number - 1)
 
 
 def classify_layer(
@@ -200,7 +270,8 @@ def classify_layer(
     weights : str
         A registered name or the path of a ``.safetensors`` file.
     objects : Labels or Points, optional
-        Classify one patch per object or point instead of a grid of tiles.
+        Classify one patch per object or point instead of a grid of tiles; of several planes, each
+        object and point in its own.
     device : str
         "auto", "cuda", "mps" or "cpu".
     heatmaps : sequence of str
@@ -252,8 +323,8 @@ def classify_layer(
     )
     everything = drained(iter_request(request))
     shown = result_layers_of(viewer, request, everything[0])
-    for number, results in enumerate(everything):
-        shown.finish(results, plane=number)
+    for results in everything:
+        shown.finish(results, plane=request.number_of(results))
     return shown.layers
 
 
@@ -266,6 +337,8 @@ def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults
         objects=request.objects_layer,
         heatmaps=request.heatmaps,
         channel_axis=request.channel_axis,
+        points=list(zip(request.objects, request.point_numbers, strict=False)),
+        first=request.number_of(results),
     )
 
 
@@ -331,12 +404,15 @@ def _indices(
     return product(*ranges)
 
 
-def _add_layer_settings(results: TileResults, request: Request, plane: LayerPlane) -> None:
+def _add_layer_settings(results: TileResults, request: Request, number: int) -> None:
     """Note in the provenance which layer and plane it was; number points as their layer does."""
+    plane = request.planes[number]
     results.provenance["layer"] = {
         "name": plane.layer.name,
         "plane": list(plane.index),
+        "planes": [list(each.index) for each in request.planes],
         "objects": request.objects_layer and request.objects_layer.name,
+        "points": bool(request.point_numbers),
         "channels": list(request.channels) or None,
         "channel_axis": request.channel_axis,
         "within": request.within,
@@ -346,5 +422,5 @@ def _add_layer_settings(results: TileResults, request: Request, plane: LayerPlan
     # An address, and a file of which other layers hold other channels, are not the image.
     if path and os.path.exists(path) and not request.channels:
         results.provenance["image"]["path"] = os.path.abspath(path)
-    if request.object_numbers is not None:
-        results.tiles.object_ids[:] = np.asarray(request.object_numbers)
+    if request.point_numbers:
+        results.tiles.object_ids[:] = request.point_numbers[number]

@@ -77,9 +77,10 @@ class ClassifyPanel(RunPanel):
         self._fresh: list[NDArray[np.intp]] = []  # tiles that are done and not yet shown
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
         self._n_unsure = 0
+        self._n_there = 0  # tiles that an earlier run had done
 
         self.image = LayerBox(napari_viewer, Image, "Image")
-        self.image.setToolTip("The image to classify; of a volume, the plane in view")
+        self.image.setToolTip("The image to classify; of a stack, the planes chosen below")
         self.cut = QComboBox()
         self.cut.addItems(CUTS)
         self.cut.setAccessibleName("Cut")
@@ -93,7 +94,9 @@ class ClassifyPanel(RunPanel):
         self.channels = ChannelsBox(napari_viewer)
         self.planes = QComboBox()
         self.planes.setAccessibleName("Planes")
-        self.planes.setToolTip("Of a stack: the plane in view, or all of them")
+        self.planes.setToolTip(
+            "Of a stack: the plane in view, some, or all; objects and points each in their own"
+        )
         for text, name in (("In view", "current"), ("All", "all"), ("From ... to", "range")):
             self.planes.addItem(text, name)
         self.first_plane, self.last_plane = QSpinBox(), QSpinBox()
@@ -190,6 +193,12 @@ class ClassifyPanel(RunPanel):
             "For the Embedding map panel, which otherwise computes them when it needs them. "
             "100,000 tiles take 300 to 400 MB of memory"
         )
+        self.keep_long_runs = QCheckBox("Keep long runs")
+        self.keep_long_runs.setChecked(True)
+        self.keep_long_runs.setToolTip(
+            "Of image files, what a long run has done is kept on disk until it is complete: when "
+            "napari was closed or killed, the same run goes on from there. Not with embeddings"
+        )
         self._trust = TrustOptions()
         self.unsure_below, self.coverage = self._trust.unsure_below, self._trust.coverage
         self.count_unsure = self._trust.count_unsure
@@ -215,6 +224,7 @@ class ClassifyPanel(RunPanel):
             ("", self.skip_background),
             ("Batch size", self.batch_size),
             ("", self.keep_embeddings),
+            ("", self.keep_long_runs),
             ("Unsure below", self.unsure_below),
             ("", self.count_unsure),
             ("Set coverage", self.coverage),
@@ -265,6 +275,7 @@ class ClassifyPanel(RunPanel):
             return
         self.results, self._shown, self._next_update = None, None, 0.0
         self._everything, self._final, self._fresh = [], [], []
+        self._n_there = 0
         self._warn([])
         self._run(iter_request, self._request)
         self._show_weights()
@@ -332,6 +343,7 @@ class ClassifyPanel(RunPanel):
             "within": self.where.layer,
             "use_pixels": self.use_pixels.isChecked(),
             "with_embeddings": self.keep_embeddings.isChecked(),
+            "keeps_long_runs": self.keep_long_runs.isChecked(),
             **self._trust.values,
         }
         if cut == 1 and self.scale_objects.isChecked():
@@ -382,6 +394,7 @@ class ClassifyPanel(RunPanel):
                 self.progress.setValue(progress.done)
                 self._say(f"{progress.message}: {progress.fraction:.0%}")
             return
+        self._n_there = progress.before
         if progress.results is not self.results:
             self._next_plane(progress.results)
         if progress.tiles is not None:
@@ -389,11 +402,13 @@ class ClassifyPanel(RunPanel):
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
         if progress.done and not self._stopped:
-            left = progress.seconds_left or 0
-            self._say(
-                f"{progress.done:,} of {progress.total:,} · {progress.tiles_per_second:,.0f} per "
-                f"second · {in_words(left)} left"
-            )
+            said = [f"{progress.done:,} of {progress.total:,}"]
+            if progress.seconds_left is not None:
+                said.append(f"{progress.tiles_per_second:,.0f} per second")
+                said.append(f"{in_words(progress.seconds_left)} left")
+            if self._n_there:
+                said.append(f"{self._n_there:,} were there already")
+            self._say(" · ".join(said))
         now = time.perf_counter()
         if now < self._next_update:
             return
@@ -419,7 +434,8 @@ class ClassifyPanel(RunPanel):
             self._counts, self._n_unsure = np.zeros(len(self.results.class_names), np.int64), 0
         fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
         if self._shown.are_shown:
-            self._shown.update(self.results, tiles=fresh, plane=len(self._everything) - 1)
+            number = self._request.number_of(self.results)
+            self._shown.update(self.results, tiles=fresh, plane=number)
         labels = self.results.labels_of(fresh)
         unsure = self.results.unsure(self.results.unsure_below, fresh)
         self._n_unsure += int(unsure.sum())
@@ -450,22 +466,29 @@ class ClassifyPanel(RunPanel):
         if self._shown is not None:
             self._update()
             if self._shown.are_shown:
-                pairs = zip(final, self._everything, strict=True)
-                for plane, (each, live) in enumerate(pairs):  # blended results are other ones
-                    self._shown.finish(each, plane=plane, already_shown=each is live)
+                for each, live in zip(final, self._everything, strict=True):
+                    number = self._request.number_of(each)  # blended results are other ones
+                    self._shown.finish(each, plane=number, already_shown=each is live)
         if final[-1] is not self._everything[-1]:
             self._show_counts(final)
         self._everything, self.results = final, final[-1]
         self._warn(final)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes
-        complete = results.complete and len(self._everything) == len(planes)
+        # Of the planes, some may have nothing to classify; then only the end tells.
+        complete = results.complete and (bool(self._final) or len(final) == len(planes))
         if self._stopped and not complete:
-            total = len(results) * len(planes)
+            total = max(self.progress.maximum(), done)
             self._say(f"Stopped: {done:,} of {total:,} tiles are classified and kept.")
         elif complete:
             note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
-            self._say(f"{done:,} classified on {results.provenance['device']}. {note}")
+            if len(final) < len(planes):
+                note = f"{len(final)} of {note[:-1]}; on the others there is nothing to classify."
+            total = self.progress.maximum()
+            there = f"{self._n_there:,} of {total:,} tiles were there already, from a run that was "
+            there = f"{there}interrupted." if self._n_there else ""
+            notes = " ".join(filter(None, [note, self._request.note, there]))
+            self._say(f"{done:,} classified on {results.provenance['device']}. {notes}")
 
     def _show_counts(self, everything: list[TileResults]) -> None:
         counts = sum((Counter(each.counts) for each in everything), Counter())
@@ -489,8 +512,8 @@ class ClassifyPanel(RunPanel):
         self._everything = [e.with_unsure(threshold, counted=counted) for e in self._everything]
         self.results = self._everything[-1]
         if self._shown is not None and self._shown.are_shown:
-            for plane, each in enumerate(self._everything):
-                self._shown.update(each, plane=plane)
+            for each in self._everything:
+                self._shown.update(each, plane=self._request.number_of(each))
         self.legend.show_classes(self.results.class_names, unsure=threshold > 0)
         self._show_counts(self._everything)
 

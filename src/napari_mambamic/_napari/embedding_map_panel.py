@@ -43,7 +43,7 @@ from napari_mambamic._napari.scatter import Scatter
 from napari_mambamic._napari.tile_highlight import TileHighlight
 from napari_mambamic._napari.tile_pictures import picture_of_tile
 from napari_mambamic._napari.tile_strip import MOST, SIDE, TileStrip
-from napari_mambamic._napari.to_layers import results_of
+from napari_mambamic._napari.to_layers import first_point_of, results_of
 from napari_mambamic.errors import ImageError, MambamicError
 from napari_mambamic.explain.embedding_map import Method
 from napari_mambamic.progress import Progress
@@ -384,8 +384,11 @@ class EmbeddingMapPanel(RunPanel):
 
     def _take_points(self, event: object = None) -> None:
         """Select what is selected in a layer of classes that has points."""
-        if self.mapped is not None and self.mapped.layer == self._layer:
-            self.select(np.array(sorted(self._layer.selected_data), np.intp))
+        mapped = self.mapped
+        if mapped is not None and mapped.layer == self._layer:
+            chosen = np.array(sorted(self._layer.selected_data), np.intp)
+            tiles = chosen - first_point_of(mapped.layer, mapped.results)
+            self.select(tiles[(tiles >= 0) & (tiles < len(mapped.results))])
 
     # ---- regions -----------------------------------------------------------------------------
 

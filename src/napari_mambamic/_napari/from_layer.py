@@ -299,12 +299,12 @@ def index_in_labels(plane: LayerPlane, data: Any) -> tuple[int, ...]:
 
 
 def points_of_layer(
-    plane: LayerPlane, layer: Layer | None
+    plane: LayerPlane, layer: Layer | None, *, channel_axis: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Points (n, 2) of (y, x) in px of an image plane, and their numbers in the layer.
 
     The points go through the world, so the two layers may have different transforms; those of
-    other planes are left out.
+    other planes are left out, but not those of other channels along `channel_axis`.
 
     Raises
     ------
@@ -317,7 +317,8 @@ def points_of_layer(
         raise ImageError(
             "There are no points: no Points layer is chosen. Add one and click on the cells."
         )
-    data, on_plane = _on_plane(plane, layer, np.asarray(layer.data).reshape(-1, layer.ndim))
+    places = np.asarray(layer.data).reshape(-1, layer.ndim)
+    data, on_plane = _on_plane(plane, layer, places, channel_axis)
     numbers = np.flatnonzero(on_plane)
     if not len(numbers):
         raise NothingToClassify(
@@ -405,7 +406,7 @@ def _ellipse(box: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _on_plane(
-    plane: LayerPlane, layer: Layer, places: NDArray[Any]
+    plane: LayerPlane, layer: Layer, places: NDArray[Any], channel_axis: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Places (n, 2) in px of the image, and which of them lie on its plane."""
     ndim = plane.layer.ndim
@@ -421,8 +422,8 @@ def _on_plane(
     leading = layer.ndim - 2
     on_plane = np.ones(len(data), bool)
     if leading:
-        index = np.array(plane.index[len(plane.index) - leading :])
-        on_plane = (np.round(data[:, ndim - 2 - leading : -2]) == index).all(axis=1)
+        axes = [axis for axis in range(ndim - 2 - leading, ndim - 2) if axis != channel_axis]
+        on_plane = (np.round(data[:, axes]) == np.array(plane.index)[axes]).all(axis=1)
     return data[:, -2:], on_plane
 
 

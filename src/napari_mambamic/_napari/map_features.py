@@ -64,10 +64,10 @@ def _points_on_tiles(mapped: Mapped, features: pd.DataFrame) -> Points:
 def tiles_of_features(layer: Layer, results: TileResults) -> NDArray[np.intp] | None:
     """Number of the tile of each row of the features of a layer of classes.
 
-    None where the rows are classes, or the layer is a heatmap.
+    None where the rows are classes or of several planes, or the layer is a heatmap.
     """
-    if isinstance(layer, Points):
-        return np.arange(len(results))
+    if isinstance(layer, Points):  # of several planes, the rows are those of all
+        return np.arange(len(results)) if len(results) == len(layer.data) else None
     if not isinstance(layer, Labels) or "probability" not in layer.features:
         return None
     values = layer.features["index"].to_numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from napari.qt.threading import create_worker
+from napari.qt.threading import GeneratorWorker, create_worker
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -107,7 +107,9 @@ class RunPanel(QScrollArea):
         """Start a generator in a thread; what it refuses comes as a sentence in its result."""
         self._stopped = False
         self.progress.setRange(0, 0)
-        self._worker = create_worker(_or_sentence, generator, *arguments)
+        self._worker = create_worker(
+            _or_sentence, generator, *arguments, _worker_class=_ClosingWorker
+        )
         self._set_running(True)
         self._worker.yielded.connect(self._show_progress)
         self._worker.returned.connect(self._take_result)
@@ -144,6 +146,16 @@ class RunPanel(QScrollArea):
 
     def _say(self, text: str, *, is_error: bool = False) -> None:
         self.message.setText(f"⚠ {text}" if is_error else text)
+
+
+class _ClosingWorker(GeneratorWorker):
+    """Lets a generator that is cancelled put things in order before the run has ended."""
+
+    def work(self) -> Any:
+        try:
+            return super().work()
+        finally:
+            self._gen.close()
 
 
 def _or_sentence(

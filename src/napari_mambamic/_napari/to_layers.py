@@ -52,6 +52,12 @@ def results_of(layer: Layer) -> list[TileResults]:
     return [each for each in several if isinstance(each, TileResults)]
 
 
+def first_point_of(layer: Layer, results: TileResults) -> int:
+    """Number of the point of a layer of classes that shows the first tile of some results of it."""
+    index = tuple((results.provenance.get("layer") or {}).get("plane") or ())
+    return int(layer.metadata.get("first points", {}).get(index, 0))
+
+
 def map_of(
     results: TileResults, name: str, tiles: NDArray[np.intp] | slice = slice(None)
 ) -> NDArray[Any]:
@@ -132,7 +138,8 @@ class ResultLayers:
 
     The metadata of each layer are "mambamic": the provenance; "results": `TileResults`, of a stack
     a list of those of each plane so far; "image" and "objects": the ``unique_id`` of the layers
-    that were classified.  Their event tells who shows them elsewhere that there is more.
+    that were classified; "first points": see `first_point_of`.  Their event tells who shows them
+    elsewhere that there is more.
 
     Parameters
     ----------
@@ -140,13 +147,17 @@ class ResultLayers:
     planes : sequence of LayerPlane
         The planes that are classified, of one layer; results are given for one after the other.
     results : TileResults
-        Of the first.
+        Of the first that has any.
     objects : Labels or Points, optional
     heatmaps : sequence of str
         Classes whose probability is shown, and names of `MAPS` (tiles only).
     channel_axis : int, optional
         An axis of the image's layer that holds channels: the result is shown with each of them.
     name : str, optional
+    points : sequence of (ndarray, ndarray)
+        For points of several planes: of each, the (n, 2) of (y, x) in px and their numbers.
+    first : int
+        Which of the planes `results` are of.
     """
 
     def __init__(
@@ -159,6 +170,8 @@ class ResultLayers:
         heatmaps: Sequence[str] = (),
         channel_axis: int | None = None,
         name: str | None = None,
+        points: Sequence[tuple[NDArray[np.float64], NDArray[np.intp]]] = (),
+        first: int = 0,
     ) -> None:
         self._viewer, self._channel_axis = viewer, channel_axis
         self._planes = [plane.at_first_channel(channel_axis) for plane in planes]
@@ -174,22 +187,24 @@ class ResultLayers:
         }
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).
-        self._by_class = len(planes) > 1 or (
-            len(results) > MOST_NUMBERED and isinstance(results.tiles, TileGrid)
+        self._by_class = not isinstance(objects, Points) and (
+            len(planes) > 1
+            or (len(results) > MOST_NUMBERED and isinstance(results.tiles, TileGrid))
         )
         self._heatmaps: list[tuple[Layer, str]] = []
         if isinstance(results.tiles, TileGrid):
             self._heatmaps = self._heatmaps_of(results, heatmaps)
             self.main: Layer = self._grid_layer(results, name)
         elif isinstance(objects, Points):
-            self.main = self._points_layer(results, objects, name)
+            several = points if len(planes) > 1 else [(np.empty((0, 2)), results.object_ids)]
+            self.main = self._points_layer(planes, objects, name, several)
         else:
             self.main = self._objects_layer(objects, name)
         if isinstance(self.main, Labels):
             self.main.editable = False
         if self._by_class:
             self._colour_by_class()
-        self.update(results)
+        self.update(results, plane=first)
         for layer in self.layers:
             viewer.add_layer(layer)
         viewer.layers.selection.active = self.main
@@ -216,7 +231,10 @@ class ResultLayers:
         plane : int
             Which of the planes.
         """
-        if self._by_class:
+        self._results[plane] = results
+        if isinstance(self.main, Points):
+            self._name_points()
+        elif self._by_class:
             self._fill(results, slice(None) if tiles is None else tiles, plane)
         else:
             self._name_each(results)
@@ -301,17 +319,39 @@ class ResultLayers:
             for name in names
         ]
 
-    def _points_layer(self, results: TileResults, objects: Points, name: str) -> Points:
+    def _points_layer(
+        self,
+        planes: Sequence[LayerPlane],
+        objects: Points,
+        name: str,
+        points: Sequence[tuple[NDArray[np.float64], NDArray[np.intp]]],
+    ) -> Points:
+        """All points, plane by plane, where they are in their own layer."""
+        counts = [len(each) for _, each in points]
+        self._first_points = [0, *np.cumsum(counts).tolist()]
+        if len(planes) > 1:
+            where = [plane.index for plane in self._planes]
+            self._metadata["first points"] = dict(zip(where, self._first_points, strict=False))
+        numbers = np.concatenate([each for _, each in points])
+        data, size = np.asarray(objects.data)[numbers], np.asarray(objects.size)[numbers]
+        place = place_of(objects)
+        if len(np.unique(numbers)) < len(numbers):
+            # Points (y, x) are in every plane, and have another class in each.
+            image = planes[0].layer
+            depths = np.repeat([plane.index for plane in planes], counts, axis=0)
+            data = np.hstack([depths, np.concatenate([each for each, _ in points])])
+            size = size * np.mean(objects.scale[-2:]) / np.mean(image.scale[-2:])
+            place = place_of(image)
         return Points(
-            np.asarray(objects.data)[results.object_ids],
+            data,
             name=name,
-            size=np.asarray(objects.size)[results.object_ids],
+            size=size,
             symbol="disc",
             border_color="white",
             border_width=0.05,
             opacity=0.8,
             metadata=self._metadata,
-            **place_of(objects),
+            **place,
         )
 
     def _objects_layer(self, objects: Labels, name: str) -> Labels:
@@ -395,8 +435,10 @@ class ResultLayers:
         values: NDArray[np.integer[Any]] = results.labels_of(tiles) + 1
         return np.where(unsure, len(self.class_names) + 1, values)
 
-    def _name_each(self, results: TileResults) -> None:
-        done = np.flatnonzero(results.is_done)
+    def _said_of(
+        self, results: TileResults, done: NDArray[np.intp]
+    ) -> tuple[dict[str, Any], NDArray[np.float32]]:
+        """Columns of a table of some tiles, and their colours."""
         labels = results.labels_of(done)
         table = {
             "class": pd.Categorical.from_codes(labels, list(results.class_names)),
@@ -405,13 +447,23 @@ class ResultLayers:
         }
         shown = self._colours[labels]
         shown[results.is_unsure[done]] = UNSURE
-        if isinstance(self.main, Points):
-            features = pd.DataFrame(table, index=done).reindex(range(len(results)))
-            self.main.features = features
-            colours = np.zeros((len(results), 4), np.float32)
-            colours[done] = shown
-            self.main.face_color = colours
-            return
+        return table, shown
+
+    def _name_points(self) -> None:
+        tables = []
+        colours = np.zeros((len(self.main.data), 4), np.float32)
+        for plane, results in self._results.items():
+            done = np.flatnonzero(results.is_done)
+            rows = done + self._first_points[plane]
+            table, colours[rows] = self._said_of(results, done)
+            tables.append(pd.DataFrame(table, index=rows))
+        filled = [table for table in tables if len(table)] or tables[:1]
+        self.main.features = pd.concat(filled).reindex(range(len(colours)))
+        self.main.face_color = colours
+
+    def _name_each(self, results: TileResults) -> None:
+        done = np.flatnonzero(results.is_done)
+        table, shown = self._said_of(results, done)
         ids = results.object_ids
         values = (done + 1 if ids is None else ids[done]).tolist()
         colours_of = dict(zip(values, shown, strict=True))

@@ -124,7 +124,10 @@ class WhyPanel(RunPanel):
             self.target.setCurrentIndex(max(self.target.findData(chosen), 0))
         if several:
             ids = several[0].object_ids
-            low, high = (1, len(several[0])) if ids is None else (int(ids.min()), int(ids.max()))
+            low, high = 1, len(several[0])
+            if ids is not None:  # of points of several planes, each has some of the numbers
+                low = min(int(each.object_ids.min()) for each in several)
+                high = max(int(each.object_ids.max()) for each in several)
             self.number.setRange(low, high)
             self.number.setPrefix("tile " if ids is None else "object ")
             self._say("Click a tile or an object with 'Explain what I click', or press a button.")

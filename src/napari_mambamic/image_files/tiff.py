@@ -21,6 +21,7 @@ from napari_mambamic.image_files.tiff_page import (
     Pixels,
     SharedFile,
     blank,
+    has_colours,
     is_in_one_piece,
     is_separate,
     true_colours,
@@ -61,6 +62,7 @@ def open_tiff(
             axes = _axes(chosen, pages_are_channels)
             plane = plane_of_stack(axes, chosen.get_shape(squeeze=False), z=z, t=t, name=name)
             levels, notes = _levels(chosen, axes, plane, {tiff.filehandle.path: file}, cache, name)
+            are_colours = is_separate(chosen.keyframe) and has_colours(chosen.keyframe)
             notes += [plane.note, _note_on_larger(tiff, series, name)]
             if pixel_size_um is None:
                 pixel_size_um = pixel_size_of_tiff(tiff, chosen, series)
@@ -74,7 +76,7 @@ def open_tiff(
     image = as_image(
         levels, channel_axis=levels[0].channel_axis, pixel_size_um=pixel_size_um, name=path.name
     )
-    return replace(image, note=" ".join(filter(None, notes)))
+    return replace(image, note=" ".join(filter(None, notes)), colours_first=are_colours)
 
 
 def _axes(series: TiffPageSeries, pages_are_channels: bool) -> str:

@@ -31,8 +31,8 @@ _JPEG = (7, 33007, 34892)
 _APERIO_YCBCR = 33003  # JPEG 2000 that does not say that it holds luma and chroma
 _JPEG_2000 = (_APERIO_YCBCR, 33004, 33005, 34712)
 _PNG = 34933
-_WHITE_IS_ZERO, _PALETTE, _YCBCR = 0, 3, 6
-_PHOTOMETRIC = {_WHITE_IS_ZERO, 1, 2, _PALETTE, 4, _YCBCR}  # black is zero, RGB, mask
+_WHITE_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 2, 3, 6
+_PHOTOMETRIC = {_WHITE_IS_ZERO, 1, _RGB, _PALETTE, 4, _YCBCR}  # black is zero, mask
 # Frame headers whose length fits their number of components: others end in an error of libjpeg.
 _JPEG_FRAME = re.compile(
     rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]"
@@ -244,6 +244,11 @@ class PageReader:
 def is_separate(page: TiffPage) -> bool:
     """Whether red, green and blue are in tiles of their own."""
     return bool(page.planarconfig == 2 and page.samplesperpixel > 1)
+
+
+def has_colours(page: TiffPage) -> bool:
+    """Whether the samples of a pixel are red, green and blue, and maybe alpha."""
+    return page.photometric in (_RGB, _YCBCR)
 
 
 def is_in_one_piece(page: TiffPage | TiffFrame) -> bool:

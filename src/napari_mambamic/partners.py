@@ -1,0 +1,324 @@
+"""Files that lie beside images: label images, points, and polygons that tell where to classify.
+
+A partner is named by a pattern such as ``{stem}_labels.tif`` or ``masks/{stem}.tif``, by a folder
+that holds files with the stems of the images, or, for a single image, by its path.  Relative ones
+are looked for beside the image, then in the working folder.  The stem of ``slide.ome.tif`` is
+``slide.ome`` or ``slide``.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mambamic.errors import ImageError, NothingToClassify
+from napari_mambamic.image import ImagePyramid
+from napari_mambamic.image_files import open_image
+
+_PICTURES = (".tif", ".tiff", ".btf", ".png", ".bmp", ".zarr")
+_GEOJSON = (".geojson", ".json", ".geojson.gz")
+_ENDINGS: Mapping[str, tuple[str, ...]] = {
+    "objects": _PICTURES,
+    "points": (".csv", *_GEOJSON),
+    "within": _GEOJSON,
+}
+KINDS = tuple(_ENDINGS)
+_NAMES = {"objects": "label image", "points": "file of points", "within": "file of polygons"}
+_Y, _X = ("y", "axis-0"), ("x", "axis-1")  # columns, the latter as napari saves points
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside an image, as `iter_classify` takes it.
+
+    Parameters
+    ----------
+    objects : ndarray or None
+        A label image (y, x), or points (n, 2).
+    within : list of ndarray or None
+        Polygons (k, 2) of (y, x) in px.
+    """
+
+    objects: NDArray[Any] | None = None
+    within: list[NDArray[np.float64]] | None = None
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """The label image, for the outlines of its objects."""
+        is_points = self.objects is None or self.objects.dtype == np.float64
+        return None if is_points else self.objects
+
+
+def read_partners(
+    image: ImagePyramid,
+    path: Path,
+    patterns: Mapping[str, str],
+    *,
+    z: int | None = None,
+    t: int | None = None,
+) -> Beside:
+    """Read what lies beside an image.
+
+    Parameters
+    ----------
+    image : ImagePyramid
+    path : path
+        Of the image.
+    patterns : mapping
+        Some of "objects", "points" and "within"; see the top of this file.
+    z, t : int, optional
+        The plane of the image: that of a label image with as many planes.
+
+    Raises
+    ------
+    ImageError
+        A file is not there, of another kind, or does not fit the image.
+    NothingToClassify
+        It is empty.
+    """
+    files = {kind: partner_of(path, kind, patterns[kind]) for kind in KINDS if kind in patterns}
+    objects: NDArray[Any] | None = None
+    if "objects" in files:
+        objects = _labels(files["objects"], image, z=z, t=t)
+    elif "points" in files:
+        objects = _points(files["points"], image)
+    return Beside(objects, _polygons(files["within"]) if "within" in files else None)
+
+
+def partner_of(path: Path, kind: str, pattern: str) -> Path:
+    """The file beside an image.
+
+    Raises
+    ------
+    ImageError
+        There is none, or more than one.
+    """
+    what = _NAMES[kind]
+    places = _places(path, pattern)
+    for place in places:
+        if place.is_dir() and place.suffix != ".zarr":
+            stems, endings = _stems(path), _ENDINGS[kind]
+            found = [
+                file
+                for file in sorted(place.iterdir())
+                if file.name.lower().endswith(endings)
+                and any(file.name == stem + _ending(file, endings) for stem in stems)
+                and not _is_same(file, path)
+            ]
+            if len(found) > 1:
+                raise ImageError(
+                    f"Image {path} has more than one {what} in {place}: "
+                    f"{', '.join(file.name for file in found)}. Remove all but one, or name it by "
+                    f"a pattern such as '{{stem}}{found[0].suffix}'."
+                )
+            if found:
+                return found[0]
+            continue
+        if place.exists():
+            return place
+    folders = [place for place in places if place.is_dir() and place.suffix != ".zarr"]
+    if folders:
+        wanted = f"{_stems(path)[-1]}{_ENDINGS[kind][0]}"
+        raise ImageError(
+            f"Image {path} has no {what}: {folders[0]} holds no {wanted} or the like (the name of "
+            f"the image, and {', '.join(_ENDINGS[kind])}). Add it, or leave the image out."
+        )
+    raise ImageError(
+        f"Image {path} has no {what}: there is no {places[0]}. Add it, leave the image out, or "
+        f"name the files otherwise, such as '{{stem}}_labels.tif', where {{stem}} is the name of "
+        f"the image without its ending."
+    )
+
+
+def partners_of(path: Path, patterns: Mapping[str, str]) -> dict[str, Path]:
+    """The files beside an image that are there, by what they are."""
+    found = {}
+    for kind, pattern in patterns.items():
+        try:
+            found[kind] = partner_of(path, kind, pattern)
+        except ImageError:  # which reading them will say
+            continue
+    return found
+
+
+def without_partners(paths: Iterable[str | Path], patterns: Mapping[str, str]) -> list[Path]:
+    """Image files that are not the partner of another one, such as label images in one folder."""
+    files = [Path(path) for path in paths]
+    partners = {
+        os.path.abspath(partner)
+        for file in files
+        for partner in partners_of(file, patterns).values()
+        if not _is_same(partner, file)
+    }
+    return [file for file in files if os.path.abspath(file) not in partners]
+
+
+def _places(path: Path, pattern: str) -> list[Path]:
+    names = [Path(pattern.replace("{stem}", stem)).expanduser() for stem in _stems(path)]
+    return list(dict.fromkeys([path.parent / name for name in names] + names))
+
+
+def _stems(path: Path) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([path.stem, path.stem.removesuffix(".ome")]))
+
+
+def _ending(file: Path, endings: Sequence[str]) -> str:
+    """The ending of a file, as it is written there."""
+    longest = max((e for e in endings if file.name.lower().endswith(e)), key=len)
+    return file.name[-len(longest) :]
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
+def _labels(path: Path, image: ImagePyramid, *, z: int | None, t: int | None) -> NDArray[Any]:
+    try:
+        labels = open_image(path, z=z, t=t)
+    except ImageError:
+        if z is None and t is None:
+            raise
+        labels = open_image(path)  # of that plane alone
+    if labels.n_channels != 1:
+        raise ImageError(
+            f"{path} is no label image: it has {labels.n_channels} channels. A label image has "
+            f"one, with the number of an object in each of its pixels and 0 elsewhere."
+        )
+    if labels.plane_shape != image.plane_shape:
+        raise ImageError(
+            f"The label image {path} is {_in_px(labels)} and image {image.name!r} is "
+            f"{_in_px(image)}. Give labels of this image, as large as it is."
+        )
+    pixels = labels.read(0, 0, *labels.plane_shape)[..., 0]
+    if pixels.dtype.kind not in "bui":
+        raise ImageError(
+            f"{path} is no label image: its pixels are of type {pixels.dtype}, and labels are "
+            f"whole numbers. Save it as integers."
+        )
+    if not (pixels > 0).any():
+        raise NothingToClassify(f"The label image {path} has no objects: all of its pixels are 0.")
+    return pixels
+
+
+def _points(path: Path, image: ImagePyramid) -> NDArray[np.float64]:
+    is_table = path.suffix.lower() == ".csv"
+    rows = list(_points_of_table(path) if is_table else _points_of_geojson(path))
+    if not rows:
+        raise NothingToClassify(f"{path} holds no points.")
+    points = np.array(rows, np.float64)
+    height, width = image.plane_shape
+    inside = ((points >= -0.5) & (points <= np.array((height, width)) - 0.5)).all(axis=1)
+    if not inside.all():
+        y, x = points[int(np.flatnonzero(~inside)[0])]
+        raise ImageError(
+            f"{np.count_nonzero(~inside)} of the {len(points)} points of {path} lie outside of "
+            f"image {image.name!r}, which is {_in_px(image)}; the first is at (y, x) = ({y:.1f}, "
+            f"{x:.1f}). Points are in px, y and x in this order."
+        )
+    return points
+
+
+def _points_of_table(path: Path) -> Iterator[tuple[float, float]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
+            y, x = (next((columns[n] for n in names if n in columns), None) for names in (_Y, _X))
+            if y is None or x is None or ("axis-2" in columns and "y" not in columns):
+                raise ImageError(
+                    f"{path} has the columns {', '.join(columns) or 'none'}; y and x are needed, "
+                    f"or axis-0 and axis-1 of points on one plane. The values are px of the image."
+                )
+            for number, row in enumerate(reader, start=2):
+                try:
+                    yield float(row[y]), float(row[x])
+                except (TypeError, ValueError):
+                    raise ImageError(
+                        f"{path} has no numbers for y and x in line {number}. Correct or remove it."
+                    ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ImageError(f"{path} cannot be read as a table of points: {error}.") from error
+
+
+def _points_of_geojson(path: Path) -> Iterator[tuple[float, float]]:
+    others = set()
+    n = 0
+    for geometry in _geometries(path):
+        kind, coordinates = geometry["type"], geometry.get("coordinates", ())
+        if kind not in ("Point", "MultiPoint"):
+            others.add(str(kind))
+            continue
+        for place in np.atleast_2d(_numbers(coordinates, path))[:, :2]:
+            n += 1
+            yield float(place[1]) - 0.5, float(place[0]) - 0.5
+    if not n and others:
+        raise ImageError(
+            f"{path} holds no points, but {', '.join(sorted(others))}. Polygons tell where to "
+            f"classify (--within, within=)."
+        )
+
+
+def _polygons(path: Path) -> list[NDArray[np.float64]]:
+    """Polygons, each with its holes cut out by way of a line of no width."""
+    polygons = []
+    for geometry in _geometries(path):
+        parts = geometry.get("coordinates", ())
+        if geometry["type"] not in ("Polygon", "MultiPolygon"):
+            continue
+        for rings in [parts] if geometry["type"] == "Polygon" else parts:
+            around = [_numbers(ring, path)[:, 1::-1] - 0.5 for ring in rings]
+            if around and len(around[0]) > 2:
+                start = around[0][:1]
+                holes = [part for hole in around[1:] for part in (hole, start)]
+                polygons.append(np.vstack([around[0], *holes]))
+    if not polygons:
+        raise NothingToClassify(
+            f"{path} holds no polygons. Draw around what is to be classified, and export it as "
+            f"GeoJSON."
+        )
+    return polygons
+
+
+def _numbers(coordinates: Any, path: Path) -> NDArray[np.float64]:
+    """(n, 2 or 3) of (x, y) as GeoJSON has them, from the corner of the first pixel."""
+    try:
+        numbers = np.atleast_2d(np.array(coordinates, np.float64))
+    except (TypeError, ValueError):
+        numbers = np.empty((0, 0))
+    if numbers.ndim != 2 or numbers.shape[1] not in (2, 3) or not np.isfinite(numbers).all():
+        raise ImageError(f"{path} is damaged: it has coordinates that are not x and y.")
+    return numbers
+
+
+def _geometries(path: Path) -> list[dict[str, Any]]:
+    """Of a FeatureCollection, a list of features, a feature or a geometry, as QuPath exports."""
+    try:
+        opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+        with opened(path, "rt", encoding="utf-8") as file:
+            found = json.load(file)
+        if isinstance(found, dict):
+            found = found.get("features", [found])
+        geometries = [each.get("geometry", each) for each in found]
+        known = [geometry for geometry in geometries if geometry is not None]
+        if not all("type" in geometry for geometry in known):
+            raise ValueError("it has no features")
+        return known
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ImageError(
+            f"{path} cannot be read as GeoJSON: {error}. Export it from QuPath by File > Export "
+            f"objects as GeoJSON."
+        ) from error
+
+
+def _in_px(image: ImagePyramid) -> str:
+    height, width = image.plane_shape
+    return f"{height} x {width} px"
