@@ -42,7 +42,13 @@ from napari_mambamic.training.metrics import evaluate
 from napari_mambamic.training.processes import Processes, is_first_process
 from napari_mambamic.training.samples import Samples
 from napari_mambamic.training.splits import Split, split_samples
-from napari_mambamic.trust.assessment import MOST_TRAINING, Seen, assess, pixel_ranges
+from napari_mambamic.trust.assessment import (
+    MOST_TRAINING,
+    Seen,
+    appearance_of_samples,
+    assess,
+)
+from napari_mambamic.trust.pixels import pixel_ranges
 from napari_mambamic.trust.reference import Reference
 from napari_mambamic.weights.checkpoint import load_network, logits_of, save_weights
 from napari_mambamic.weights.manifest import Manifest
@@ -718,7 +724,8 @@ class _Run:
         seen = []
         for members in (training, validation):
             embedded = yield from self._predict(members, "Assessing", embed=True)
-            seen.append(Seen(embedded, labels[members]))
+            look = appearance_of_samples(self.samples.pixels[members], self.spec)
+            seen.append(Seen(embedded, look, labels[members]))
         reference, trust = assess(
             seen[0],
             seen[1],
