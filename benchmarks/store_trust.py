@@ -24,7 +24,14 @@ from napari_mambamic.classifier import TileClassifier, load_classifier
 from napari_mambamic.training.calibration import fit_temperature, reliability
 from napari_mambamic.training.samples import without_copies
 from napari_mambamic.training.splits import split_samples
-from napari_mambamic.trust.assessment import MOST_TRAINING, Seen, assess, halves, pixel_ranges
+from napari_mambamic.trust.assessment import (
+    MOST_TRAINING,
+    Seen,
+    appearance_of_samples,
+    assess,
+    halves,
+)
+from napari_mambamic.trust.pixels import pixel_ranges
 from napari_mambamic.weights.checkpoint import (
     SELF_TEST_LOGITS,
     SELF_TEST_PATCH,
@@ -91,7 +98,7 @@ def store(name: str, data: Path, cache: Path | None) -> None:
         raise SystemExit(f"{name}: these are not the samples that were held back. Nothing written.")
     if groups is not None:
         groups = np.asarray(groups)[validation]
-    temperature = manifest.temperature
+    temperature, spec = manifest.temperature, manifest.patch
     first, second = halves(len(validation), groups=groups)
     if name == "blood-cells-t":
         temperature = fit_temperature(logits[first], labels[validation][first])
@@ -103,12 +110,12 @@ def store(name: str, data: Path, cache: Path | None) -> None:
         for p in (before, probabilities)
     ]
     reference, trust = assess(
-        Seen(embedded, labels[training]),
-        Seen(held, labels[validation]),
+        Seen(embedded, appearance_of_samples(pixels[training], spec), labels[training]),
+        Seen(held, appearance_of_samples(pixels[validation], spec), labels[validation]),
         probabilities,
         groups=groups,
     )
-    trust["pixels"] = pixel_ranges(pixels[training], manifest.patch)
+    trust["pixels"] = pixel_ranges(pixels[training], spec)
     manifest = save_weights(
         network,
         path,

@@ -15,6 +15,7 @@ from napari_mambamic.devices import DeviceChoice, choose_device, choose_precisio
 from napari_mambamic.errors import DeviceError, ImageError, WeightsError
 from napari_mambamic.networks.lean import lean_copy
 from napari_mambamic.patches import prepare_patches
+from napari_mambamic.trust.appearance import appearance_of
 from napari_mambamic.trust.reference import Reference
 from napari_mambamic.weights.checkpoint import SELF_TEST_LOGITS, SELF_TEST_PATCH, load_network
 from napari_mambamic.weights.manifest import Manifest
@@ -37,7 +38,7 @@ class Prediction:
     embeddings : ndarray
         (n, d) float32: the vectors before the head.
     distances : ndarray or None
-        (n,) float32: how far the embeddings are from those of the training set; see `Reference`.
+        (n,) float32: how far the patches are from those of the training set; see `Reference`.
     """
 
     logits: NDArray[np.float32]
@@ -62,8 +63,12 @@ class TileClassifier:
         self.network: Any = lean_copy(network).to(device.device)
         self.manifest = manifest
         self.device = device
-        self.reference = reference
+        self.reference = None if reference is None else reference.to(device.device)
         self.precision = "float32"
+        self._mean, self._std = (
+            torch.tensor(values, device=device.device).view(1, -1, 1, 1)
+            for values in (manifest.patch.mean, manifest.patch.std)
+        )
         self._most_patches = 2**31  # at once: what has proved to fit into the memory
 
     @property
@@ -97,7 +102,7 @@ class TileClassifier:
         return self.finish(self.begin(patches))
 
     @torch.inference_mode()
-    def begin(self, patches: NDArray[np.float32]) -> list[tuple[Tensor, Tensor]]:
+    def begin(self, patches: NDArray[np.float32]) -> list[tuple[Tensor, ...]]:
         """Start `predict_prepared`, on a GPU without waiting for it; `finish` takes what it gives.
 
         A batch that does not fit into the GPU's memory is halved, and so are those after it.
@@ -107,7 +112,7 @@ class TileClassifier:
         waiting = torch.from_numpy(patches)
         if self.device.device.type == "cuda":
             waiting = waiting.pin_memory()  # from there the GPU fetches it by itself
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, ...]] = []
         while len(waiting):
             part = waiting[: self._most_patches]
             try:
@@ -125,20 +130,32 @@ class TileClassifier:
         return parts
 
     @torch.inference_mode()
-    def finish(self, begun: list[tuple[Tensor, Tensor]]) -> Prediction:
+    def finish(self, begun: list[tuple[Tensor, ...]]) -> Prediction:
         """Wait for what `begin` started."""
-        embeddings, logits = (torch.cat(tensors) for tensors in zip(*begun, strict=True))
+        embeddings, logits, *distances = (torch.cat(each) for each in zip(*begun, strict=True))
         probabilities = (logits / self.manifest.temperature).softmax(dim=1)
-        vectors = _numpy(embeddings)
-        distances = None if self.reference is None else self.reference.distances(vectors)
-        return Prediction(_numpy(logits), _numpy(probabilities), vectors, distances)
+        return Prediction(
+            _numpy(logits),
+            _numpy(probabilities),
+            _numpy(embeddings),
+            _numpy(distances[0]) if distances else None,
+        )
 
-    def _forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, patches: Tensor) -> tuple[Tensor, ...]:
+        """Embeddings, logits, and distances where there is a reference."""
         device = self.device.device
+        patches = patches.to(device, non_blocking=True)
         lowered = self.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):
-            embeddings = self.network.embed(patches.to(device, non_blocking=True))
-        return embeddings.float(), self.network.head(embeddings.float())
+            embeddings = self.network.embed(patches)
+        embeddings = embeddings.float()
+        logits = self.network.head(embeddings)
+        if self.reference is None:
+            return embeddings, logits
+        appearance = None
+        if self.reference.appearance is not None:
+            appearance = appearance_of(patches * self._std + self._mean)
+        return embeddings, logits, self.reference.distances(embeddings, appearance)
 
     def batch_size(self) -> int:
         """Patches per batch that keep the device busy: 32 of 64 px on a CPU, 512 on a GPU."""
@@ -187,10 +204,9 @@ def load_classifier(
     choice = choose_device(device)
     precision = choose_precision(precision, choice.device)
     network, manifest, beside = load_network(locate_weights(weights))
-    arrays = {name: tensor.numpy() for name, tensor in beside.items()}
-    classifier = TileClassifier(network, manifest, choice, Reference.from_tensors(arrays))
-    if SELF_TEST_PATCH in arrays:
-        classifier.self_test(arrays[SELF_TEST_PATCH], arrays[SELF_TEST_LOGITS])
+    classifier = TileClassifier(network, manifest, choice, Reference.from_tensors(beside))
+    if SELF_TEST_PATCH in beside:
+        classifier.self_test(beside[SELF_TEST_PATCH].numpy(), beside[SELF_TEST_LOGITS].numpy())
     classifier.precision = precision
     return classifier
 

@@ -106,7 +106,7 @@ def test_a_foreign_image_gets_a_warning_and_a_fitting_one_none(viewer, panel, sh
     panel.run_button.click()
     finish(panel)
     assert not panel.warnings.isHidden()
-    assert "67% of the tiles are unlike the training data" in panel.warnings.text()
+    assert "100% of the tiles are unlike the training data" in panel.warnings.text()
     assert panel.warnings.accessibleName() == "Warnings"
     viewer.layers.clear()
     viewer.add_image(sheet, name="cells", rgb=True)

@@ -114,7 +114,7 @@ class CorrectedHead:
             class_names=self.class_names,
             temperature=1.0,
             metrics={},
-            # Embeddings are as they were; probabilities are not, so the calibration is void.
+            # Distances are as they were; probabilities are not, so the calibration is void.
             trust={k: v for k, v in origin.trust.items() if k != "conformal"},
             training_data=(
                 f"{origin.training_data}; the head was corrected on {self.n_labels} tiles labelled "
@@ -127,7 +127,7 @@ class CorrectedHead:
         corrected.load_state_dict(state | half)  # as it is stored
         judge = TileClassifier(corrected, manifest, choose_device("cpu"))
         logits = judge.predict(patch[np.newaxis]).logits[0]
-        reference = Reference.from_tensors({name: t.numpy() for name, t in beside.items()})
+        reference = Reference.from_tensors(beside)
         save_weights(corrected, path, manifest, self_test=(patch, logits), reference=reference)
         return path
 

@@ -32,7 +32,13 @@ from napari_mambamic.training.samples import Samples
 from napari_mambamic.training.seeding import seeded
 from napari_mambamic.training.splits import Split
 from napari_mambamic.training.start import begin
-from napari_mambamic.trust.assessment import MOST_TRAINING, Seen, assess, pixel_ranges
+from napari_mambamic.trust.assessment import (
+    MOST_TRAINING,
+    Seen,
+    appearance_of_samples,
+    assess,
+)
+from napari_mambamic.trust.pixels import pixel_ranges
 
 
 class Run:
@@ -213,7 +219,8 @@ class Run:
         seen = []
         for members in (training, validation):
             embedded = yield from self._predict(members, "Assessing", embed=True)
-            seen.append(Seen(embedded, labels[members]))
+            look = appearance_of_samples(self.samples.pixels[members], self.spec)
+            seen.append(Seen(embedded, look, labels[members]))
         reference, trust = assess(
             seen[0],
             seen[1],

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from napari_mambamic.patches import PatchSpec, prepare_patches
+from napari_mambamic.trust.appearance import appearance_of
 from napari_mambamic.trust.conformal import calibration_of, coverage_of, sets_of
-from napari_mambamic.trust.reference import METHOD, PASSED, Reference, fit_reference, threshold_of
+from napari_mambamic.trust.pixels import without_normalisation
+from napari_mambamic.trust.reference import METHOD, PASSED, Reference, fit_clusters, threshold_of
 
 MOST_TRAINING = 4000  # samples that statistics are from; more of them change little
 _COVERAGES = (0.8, 0.9, 0.95, 0.99)
-_STATISTICS = ("mean", "contrast", "clipped", "colour")
-_CLIPPED = 0.998  # of the range: 255 of 8 bit
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,25 @@ class Seen:
     ----------
     embeddings : ndarray
         (n, d).
+    appearance : ndarray
+        (n, k) as `appearance_of_samples` gives it.
     labels : ndarray
         (n,)
     """
 
     embeddings: NDArray[np.float32]
+    appearance: NDArray[np.float32]
     labels: NDArray[np.int64]
+
+
+def appearance_of_samples(pixels: NDArray[Any], spec: PatchSpec) -> NDArray[np.float32]:
+    """Appearance (n, k) of samples (n, y, x, channel) as patches."""
+    plain = without_normalisation(spec)
+    found = [
+        appearance_of(torch.from_numpy(prepare_patches(pixels[i : i + 256], plain))).numpy()
+        for i in range(0, len(pixels), 256)
+    ]
+    return np.concatenate(found)
 
 
 def assess(
@@ -63,9 +76,9 @@ def assess(
     dict
         ``distance`` and ``conformal``, for `Manifest.trust`.
     """
-    reference = fit_reference(training.embeddings, training.labels)
-    distances = reference.distances(validation.embeddings)
-    first, second = halves(len(distances), groups=groups, seed=seed)
+    first, second = halves(len(validation.labels), groups=groups, seed=seed)
+    reference = fit_reference(training, validation, first)
+    distances = distances_of(reference, validation)
     threshold = threshold_of(distances[first])
     calibration = calibration_of(probabilities[first], validation.labels[first])
     tested = [sets_of(probabilities[second], calibration, coverage) for coverage in _COVERAGES]
@@ -96,6 +109,34 @@ def assess(
     }
 
 
+def fit_reference(training: Seen, validation: Seen, first: NDArray[np.intp]) -> Reference:
+    """Statistics of training samples.
+
+    Distances by appearance are scaled so that 99 % of the `first` validation samples are below the
+    same distance by each of the two: neither has the word alone.
+    """
+    embeddings = fit_clusters(training.embeddings, training.labels)
+    # One mean for all classes: with one for each, cells in slightly other light were flagged.
+    appearance = fit_clusters(training.appearance, np.zeros_like(training.labels), least_spread=1.0)
+    by_embedding, by_appearance = (
+        threshold_of(clusters.distances(torch.from_numpy(vectors[first])).numpy())
+        for clusters, vectors in (
+            (embeddings, validation.embeddings),
+            (appearance, validation.appearance),
+        )
+    )
+    if by_embedding > 0 and by_appearance > 0:
+        appearance = appearance.scaled(by_embedding / by_appearance)
+    return Reference(embeddings, appearance)
+
+
+def distances_of(reference: Reference, seen: Seen) -> NDArray[np.float32]:
+    """Distances (n,) of samples."""
+    vectors = (torch.from_numpy(each) for each in (seen.embeddings, seen.appearance))
+    distances: NDArray[np.float32] = reference.distances(*vectors).numpy()
+    return distances
+
+
 def halves(
     n: int, *, groups: NDArray[Any] | None = None, seed: int = 0
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -109,57 +150,3 @@ def halves(
     n_first = int(np.clip(np.searchsorted(sizes, n / 2) + 1, 1, max(len(order) - 1, 1)))
     is_first = np.isin(members, order[:n_first])
     return np.flatnonzero(is_first), np.flatnonzero(~is_first)
-
-
-@dataclass(frozen=True)
-class PixelStatistics:
-    """Brightness and colour of n patches, pixels being 0 ... 1: arrays (n,).
-
-    Parameters
-    ----------
-    mean : ndarray
-        Over pixels and channels.
-    contrast : ndarray
-        Standard deviation of the pixels, mean over channels.
-    clipped : ndarray
-        Share of the pixels at the very end of the range, the channel that has most.
-    colour : ndarray
-        Mean over the pixels of the brightest channel minus the darkest.
-    """
-
-    mean: NDArray[np.float32]
-    contrast: NDArray[np.float32]
-    clipped: NDArray[np.float32]
-    colour: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, patches: NDArray[np.float32]) -> PixelStatistics:
-        """Of patches (n, channel, y, x) that were not normalised."""
-        return cls(
-            patches.mean(axis=(1, 2, 3)),
-            patches.std(axis=(2, 3)).mean(axis=1),
-            (patches >= _CLIPPED).mean(axis=(2, 3)).max(axis=1),
-            np.ptp(patches, axis=1).mean(axis=(1, 2)),
-        )
-
-    def as_ranges(self) -> dict[str, list[float]]:
-        """What 99.8 % of the patches have, and the median: [low, middle, high] by name."""
-        return {
-            name: [float(f"{v:.6g}") for v in np.quantile(getattr(self, name), [0.001, 0.5, 0.999])]
-            for name in _STATISTICS
-        }
-
-
-def without_normalisation(spec: PatchSpec) -> PatchSpec:
-    """The same patches, as pixels of 0 ... 1."""
-    count = len(spec.channels)
-    return replace(spec, mean=(0.0,) * count, std=(1.0,) * count)
-
-
-def pixel_ranges(pixels: NDArray[Any], spec: PatchSpec) -> Mapping[str, list[float]]:
-    """Ranges of training samples (n, y, x, channel), for `Manifest.trust`."""
-    plain = without_normalisation(spec)
-    parts = [prepare_patches(pixels[i : i + 256], plain) for i in range(0, len(pixels), 256)]
-    measured = [PixelStatistics.of(part) for part in parts]
-    columns = [np.concatenate([getattr(m, name) for m in measured]) for name in _STATISTICS]
-    return PixelStatistics(*columns).as_ranges()

@@ -17,7 +17,7 @@ from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.patches import PatchSpec, read_patches
 from napari_mambamic.tiling import Tile
-from napari_mambamic.trust.assessment import PixelStatistics, without_normalisation
+from napari_mambamic.trust.pixels import PixelStatistics, without_normalisation
 
 if TYPE_CHECKING:
     from napari_mambamic.results import TileResults
@@ -78,13 +78,15 @@ def warnings_of(
     if not results.is_done.any():
         return []
     look = look_at(results, image, spec)
-    found = [unlike_training(results)]
-    if distances is not None:
+    cause = unused_range(look, image, results) or of_another_kind(results, look, spec)
+    unlike = unlike_training(results, is_explained=cause is not None)
+    found = [unlike, cause]
+    if distances is not None and cause is None:
         found.append(another_size(results, image, spec, distances))
-    found += [wrong_pixel_size(results, spec), constant_output(results), one_class(results)]
+    found += [wrong_pixel_size(results, spec), constant_output(results)]
+    if unlike is None:
+        found.append(one_class(results))
     found += [sure_of_nothing(results, look), overexposed(results, look)]
-    found.append(unused_range(look, image, results) or inverted(results, look))
-    found.append(without_colours(results, look, spec))
     return [sentence for sentence in found if sentence is not None]
 
 
@@ -99,8 +101,11 @@ def look_at(results: TileResults, image: ImagePyramid, spec: PatchSpec) -> Look:
     return Look(chosen, PixelStatistics.of(patches), held, float(patches.max()))
 
 
-def unlike_training(results: TileResults) -> str | None:
-    """More tiles are far from the training set than of its own kind would be."""
+def unlike_training(results: TileResults, *, is_explained: bool = False) -> str | None:
+    """More tiles are far from the training set than of its own kind would be.
+
+    Where another sentence explains it, this one is short.
+    """
     unlike = results.is_unlike_training
     if unlike is None:
         return None
@@ -109,15 +114,16 @@ def unlike_training(results: TileResults) -> str | None:
     if unlike.sum() < _FEW or share <= max(_NOTABLE, 3 / (n_calibration + 1)):
         return None
     weights = results.provenance["weights"]
-    where = "The status bar says 'unlike_training: True' over them, and tables have that column."
-    single = ""
+    said = f"{share:.0%} of the {_what(results)} are unlike the training data of {weights['name']}"
+    if is_explained:
+        return f"{said}."
+    where, single = "the status bar tells which", ""
     if results.object_ids is None:
-        where = "The heatmap 'distance' shows where they are."
-        single = "Weights for single cells want objects or points instead of tiles. "
+        where = "the heatmap 'distance' shows where"
+        single = "; weights for single cells want objects or points instead of tiles"
     return (
-        f"{share:.0%} of the {_what(results)} are unlike the training data of {weights['name']} "
-        f"({weights['title']}): do not trust their classes. {where} {single}Check stain, channels "
-        f"and tile size, choose other weights, or train on your own images."
+        f"{said} ({weights['title']}): look at some ({where}), and at stain, channels and tile "
+        f"size, before you trust their classes{single}."
     )
 
 
@@ -209,12 +215,12 @@ def sure_of_nothing(results: TileResults, look: Look) -> str | None:
         return None
     labels = results.labels[wrong]
     often = results.class_names[int(np.bincount(labels).argmax())]
-    what_to_do = "Tick 'Skip background' (skip_background=True in a script) to leave them out."
+    what_to_do = "tick 'Skip background' (skip_background=True in a script) to leave them out."
     if results.object_ids is not None:
-        what_to_do = "Remove objects and points where there is nothing."
+        what_to_do = "remove objects and points where there is nothing."
     return (
         f"About {len(wrong) / len(look.tiles):.0%} of the {_what(results)} hold only glass or "
-        f"darkness and yet got a class, most often {often!r}. {what_to_do}"
+        f"darkness and yet got a class, most often {often!r}: {what_to_do}"
     )
 
 
@@ -246,8 +252,23 @@ def unused_range(look: Look, image: ImagePyramid, results: TileResults) -> str |
     )
 
 
-def inverted(results: TileResults, look: Look) -> str | None:
-    """The image is dark where the training images are bright, or the other way round."""
+def of_another_kind(results: TileResults, look: Look, spec: PatchSpec) -> str | None:
+    """The image is dark where the training images are bright or the other way round, or grey."""
+    light, is_grey = _other_light(results, look), _lacks_colours(results, look, spec)
+    if light is None:
+        if not is_grey:
+            return None
+        return (
+            f"The image is grey, and {_name(results)} was trained on colours: use an image in "
+            f"colour, choose weights for grey images, or train on your own."
+        )
+    return (
+        f"The image is {'grey, and ' if is_grey else ''}{light}: it may be inverted, or of another "
+        f"kind of microscopy; choose weights for such images, or train on your own."
+    )
+
+
+def _other_light(results: TileResults, look: Look) -> str | None:
     usual = _ranges(results).get("mean")
     if usual is None:
         return None
@@ -257,22 +278,15 @@ def inverted(results: TileResults, look: Look) -> str | None:
         return None
     words = ("dark", "bright") if here < middle else ("bright", "dark")
     return (
-        f"The image is {words[0]} where the training images of {_name(results)} are {words[1]} "
-        f"(mean brightness {here:.2f}, there {low:.2f} to {high:.2f}): it may be inverted, or of "
-        f"another kind of microscopy. Invert it, or choose weights for such images."
+        f"{words[0]} where the training images of {_name(results)} are {words[1]} (mean "
+        f"brightness {here:.2f}, there {low:.2f} to {high:.2f})"
     )
 
 
-def without_colours(results: TileResults, look: Look, spec: PatchSpec) -> str | None:
-    """The image is grey, and the weights were trained on colours."""
+def _lacks_colours(results: TileResults, look: Look, spec: PatchSpec) -> bool:
     usual = _ranges(results).get("colour")
     trained_on_grey = usual is not None and usual[0] <= _LEAST_COLOUR
-    if not spec.is_rgb or trained_on_grey or look.pixels.colour.max() > _LEAST_COLOUR:
-        return None
-    return (
-        f"The image is grey, and {_name(results)} was trained on colours: do not trust its classes."
-        f" Use an image in colour, choose weights for grey images, or train on your own."
-    )
+    return bool(spec.is_rgb and not trained_on_grey and look.pixels.colour.max() <= _LEAST_COLOUR)
 
 
 def told_once(several: Sequence[TileResults]) -> Iterator[str]:

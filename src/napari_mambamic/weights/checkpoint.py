@@ -24,7 +24,7 @@ from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import WeightsError
 from napari_mambamic.networks import build_network
 from napari_mambamic.networks.mambamic import MambaMIC
-from napari_mambamic.trust.reference import Reference, tensor_names
+from napari_mambamic.trust.reference import Reference, tensor_widths
 from napari_mambamic.weights.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def save_weights(
     tensors[SELF_TEST_PATCH] = torch.from_numpy(np.ascontiguousarray(self_test[0]))
     tensors[SELF_TEST_LOGITS] = torch.from_numpy(np.asarray(self_test[1], np.float32))
     if reference is not None:
-        tensors |= {name: torch.from_numpy(array) for name, array in reference.tensors.items()}
+        tensors |= {name: value.contiguous().cpu() for name, value in reference.tensors.items()}
     with written_atomically(path) as temporary:
         save_file(tensors, temporary)
     manifest = replace(manifest, sha256=sha256_of(path))
@@ -108,20 +108,19 @@ def load_network(path: str | Path) -> tuple[StagedNetwork, Manifest, dict[str, T
             f"{path} is not the file that its manifest speaks of: its SHA-256 begins with "
             f"{digest[:12]} and the manifest says {manifest.sha256[:12]}. Get the weights again."
         )
-    others = {SELF_TEST_PATCH, SELF_TEST_LOGITS} | tensor_names()
-    beside = {name: tensors.pop(name) for name in others & set(tensors)}
+    channels = len(manifest.patch.channels)
     network = build_network(
-        manifest.network,
-        n_classes=len(manifest.class_names),
-        in_channels=len(manifest.patch.channels),
+        manifest.network, n_classes=len(manifest.class_names), in_channels=channels
     )
+    widths = tensor_widths(network.head.in_features, channels)
+    others = {SELF_TEST_PATCH, SELF_TEST_LOGITS} | set(widths)
+    beside = {name: tensors.pop(name) for name in others & set(tensors)}
     _check_shapes(network.state_dict(), tensors, manifest, path)
-    width = network.head.in_features
-    for name in tensor_names() & set(beside):
-        if beside[name].ndim != 2 or beside[name].shape[1] != width:
+    for name in set(widths) & set(beside):
+        if beside[name].ndim != 2 or beside[name].shape[1] != widths[name]:
             raise WeightsError(
                 f"{path} does not fit the network {manifest.network!r}: its {name!r} has the shape "
-                f"{tuple(beside[name].shape)}, and embeddings have {width} values. Get it again."
+                f"{tuple(beside[name].shape)}, and {widths[name]} columns are needed. Get it again."
             )
     network.load_state_dict(tensors)
     if isinstance(network, MambaMIC):

@@ -60,7 +60,7 @@ def test_nothing_is_said_of_a_few_cells(sheet, classifier):
 def test_foreign_tissue(classifier):
     results = classify_image(data.immunohistochemistry(), classifier)
     assert "unlike" in said(results)
-    assert "67% of the tiles are unlike" in results.warnings[0]
+    assert "100% of the tiles are unlike" in results.warnings[0]
     assert "blood-cells-t (Blood cells: 8 classes" in results.warnings[0]
     assert results.provenance["warnings"] == list(results.warnings)
     assert "objects or points instead of tiles" in results.warnings[0]
@@ -82,9 +82,16 @@ def test_a_grey_image(sheet, classifier):
     assert "grey" in said(classify_image(np.stack([grey] * 3, axis=2), classifier))
 
 
-def test_a_dark_fluorescence_image(classifier):
+def test_a_dark_fluorescence_image_gets_three_sentences_at_most(classifier):
     nuclei = data.cell()  # 0 to 255, dark around the cell
-    assert "inverted" in said(classify_image(nuclei, classifier))
+    results = classify_image(nuclei, classifier)
+    assert {"unlike", "inverted"} <= said(results)
+    unlike, cause, *others = results.warnings
+    assert unlike == "100% of the tiles are unlike the training data of blood-cells-t."
+    assert cause.startswith("The image is grey, and dark where the training images of blood-cells")
+    assert len(others) <= 1
+    sentences = " ".join(results.warnings).count(". ") + 1
+    assert sentences <= 3, results.warnings
 
 
 def test_a_12_bit_camera_in_16_bits(sheet, classifier):
@@ -159,10 +166,10 @@ def test_the_command_prints_the_warnings(tmp_path, capsys):
     imsave(tmp_path / "tissue.png", data.immunohistochemistry())
     command = ["classify", str(tmp_path / "tissue.png"), "--out", str(tmp_path), "--device", "cpu"]
     assert main(command) == 0
-    assert "warning: 67% of the tiles are unlike" in capsys.readouterr().out
+    assert "warning: 100% of the tiles are unlike" in capsys.readouterr().out
     assert "are unlike the training data" in (tmp_path / "summary.csv").read_text()
     assert main(command) == 0  # skipped, and still told
-    assert "warning: 67% of the tiles are unlike" in capsys.readouterr().out
+    assert "warning: 100% of the tiles are unlike" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("n", [96, 1600])
