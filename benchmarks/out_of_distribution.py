@@ -14,6 +14,7 @@ import argparse
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.io import imread
 from sklearn.metrics import roc_auc_score
-from store_trust import seen_by
+from store_trust import changed_appearance, seen_by
 from train_blood_cells import load_cells, split
 
 from napari_mambamic import load_classifier, open_image
@@ -160,7 +161,7 @@ _LIGHT, _CONTRAST, _SHARPNESS, _COLOUR = [*range(3)], [*range(3, 6)], [*range(6,
 
 
 def other_distances(
-    fitted: Seen, held: Seen, first: np.ndarray, used: Reference
+    fitted: Seen, held: Seen, first: np.ndarray, used: Reference, plain: Reference
 ) -> dict[str, Distance]:
     """What there was to choose from beside the one that is used, fitted to training cells."""
 
@@ -180,7 +181,7 @@ def other_distances(
             reference, Seen(s.embeddings, s.appearance[:, columns], s.labels)
         )
 
-    together = np.zeros_like(fitted.labels)
+    together = np.zeros(len(fitted.appearance), np.int64)
     every = _LIGHT + _CONTRAST + _SHARPNESS + _COLOUR
     return {
         "embedding alone": lambda s: used.embeddings.distances(
@@ -191,7 +192,8 @@ def other_distances(
         ).numpy(),
         "appearance without sharpness": pair(_LIGHT + _CONTRAST + _COLOUR, together),
         "appearance without colour": pair(_LIGHT + _CONTRAST + _SHARPNESS, together),
-        "appearance: means of the classes": pair(every, fitted.labels),
+        "appearance: means of the classes": pair(every, np.tile(fitted.labels, 2)),
+        "appearance: samples as they are": lambda s: distances_of(plain, s),
     }
 
 
@@ -242,6 +244,11 @@ def main() -> None:
         return {name: see(pixels, np.zeros(len(pixels)), None)[0] for name, pixels in kinds.items()}
 
     fitted, _ = see(images[training], labels[training], kept[0])
+    changed = changed_appearance("blood-cells-t", images[training], spec, Path())
+    unchanged, fitted = (
+        fitted,
+        replace(fitted, appearance=np.concatenate([fitted.appearance, changed])),
+    )
     held, logits = see(images[validation], labels[validation], kept[1])
     temperature = classifier.manifest.temperature
 
@@ -253,7 +260,9 @@ def main() -> None:
     cells = images[validation][first]
     tried, passing = see_all(development(options.data, cells)), see_all(harmless(cells))
     distances: dict[str, Distance] = {"used": lambda seen: distances_of(reference, seen)}
-    distances |= other_distances(fitted, held, first, reference)
+    distances |= other_distances(
+        fitted, held, first, reference, fit_reference(unchanged, held, first)
+    )
     both = first, second
     chosen = {name: scored(d, held, both, tried) for name, d in distances.items()}
     passed = {name: scored(d, held, both, passing) for name, d in distances.items()}

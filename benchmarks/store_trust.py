@@ -18,12 +18,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from accuracy import SETS, VALIDATION_SHARE
-from train_blood_cells import load_cells, split
+from numpy.typing import NDArray
+from train_blood_cells import augment, load_cells, split
 
 from napari_mambamic.classifier import TileClassifier, load_classifier
+from napari_mambamic.patches import PatchSpec, prepare_patches
+from napari_mambamic.training.augment import jitter_stain
+from napari_mambamic.training.batches import Batches
 from napari_mambamic.training.calibration import fit_temperature, reliability
-from napari_mambamic.training.samples import without_copies
+from napari_mambamic.training.config import TrainConfig
+from napari_mambamic.training.samples import samples_from_arrays, without_copies
 from napari_mambamic.training.splits import split_samples
+from napari_mambamic.trust.appearance import appearance_of
 from napari_mambamic.trust.assessment import (
     MOST_TRAINING,
     Seen,
@@ -31,7 +37,7 @@ from napari_mambamic.trust.assessment import (
     assess,
     halves,
 )
-from napari_mambamic.trust.pixels import pixel_ranges
+from napari_mambamic.trust.pixels import pixel_ranges, without_normalisation
 from napari_mambamic.weights.checkpoint import (
     SELF_TEST_LOGITS,
     SELF_TEST_PATCH,
@@ -42,6 +48,7 @@ from napari_mambamic.weights.checkpoint import (
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "src/napari_mambamic/weights/bundled"
 REGISTRY = ROOT / "src/napari_mambamic/weights/registry.json"
+ALWAYS_IN_FOCUS = ("red-cell-shapes-t", "smear-objects-t")  # trained before blur was a change
 SET_OF = {"red-cell-shapes-t": "chula", "smear-objects-t": "bccd", "cell-cycle-t": "jurkat"}
 
 
@@ -71,6 +78,32 @@ def seen_by(
     if cache is not None:
         np.savez(cache, embeddings=embeddings, logits=logits)
     return embeddings, logits
+
+
+def changed_appearance(
+    name: str, pixels: np.ndarray, spec: PatchSpec, report: Path
+) -> NDArray[np.float32]:
+    """Appearance (n, k) of samples (n, y, x, channel) as the training changed them."""
+    torch.manual_seed(0)
+    if name == "blood-cells-t":
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+
+        def changed(part: np.ndarray) -> torch.Tensor:
+            return augment(torch.from_numpy(part), spec.patch_size) * std + mean
+
+    else:
+        config = TrainConfig(**json.loads(report.read_text(encoding="utf-8"))["config"])
+
+        def changed(part: np.ndarray) -> torch.Tensor:
+            if name in ALWAYS_IN_FOCUS:
+                patches = torch.from_numpy(prepare_patches(part, without_normalisation(spec)))
+                return jitter_stain(patches, config.gain or 1.12)
+            samples = samples_from_arrays(part, ["any"] * len(part), channels=spec.channels)
+            batches = Batches(samples, spec, config, torch.device("cpu"))
+            return batches.changed_pixels(np.arange(len(part)))
+
+    parts = [changed(pixels[i : i + 64]) for i in range(0, len(pixels), 64)]
+    return torch.cat([appearance_of(part) for part in parts]).numpy()
 
 
 def store(name: str, data: Path, cache: Path | None) -> None:
@@ -109,8 +142,12 @@ def store(name: str, data: Path, cache: Path | None) -> None:
         reliability(p[second], labels[validation][second])["expected_calibration_error"]
         for p in (before, probabilities)
     ]
+    look = [
+        appearance_of_samples(pixels[training], spec),
+        changed_appearance(name, pixels[training], spec, report),
+    ]
     reference, trust = assess(
-        Seen(embedded, appearance_of_samples(pixels[training], spec), labels[training]),
+        Seen(embedded, np.concatenate(look), labels[training]),
         Seen(held, appearance_of_samples(pixels[validation], spec), labels[validation]),
         probabilities,
         groups=groups,

@@ -42,6 +42,15 @@ class Batches:
 
     def of(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Patches (n, channel, y, x) and labels (n,) of chosen samples, by their numbers (n,)."""
+        mean, std = (
+            torch.tensor(v, device=self.device).view(1, -1, 1, 1)
+            for v in (self.spec.mean, self.spec.std)
+        )
+        labels = torch.from_numpy(self.samples.labels[chosen]).to(self.device)
+        return (self.changed_pixels(chosen) - mean) / std, labels
+
+    def changed_pixels(self, chosen: NDArray[np.int64]) -> Tensor:
+        """The same patches before they are normalised, pixels being 0 ... 1."""
         spec = self.spec
         # At the samples' own size, so that turning and zooming do not blur what is shrunk after.
         own = replace(
@@ -56,11 +65,7 @@ class Batches:
             patches = functional.interpolate(
                 patches, spec.patch_size, mode="bilinear", antialias=True
             )
-        mean, std = (
-            torch.tensor(v, device=self.device).view(1, -1, 1, 1) for v in (spec.mean, spec.std)
-        )
-        labels = torch.from_numpy(self.samples.labels[chosen]).to(self.device)
-        return (patches - mean) / std, labels
+        return patches
 
 
 def mixed(patches: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ from napari_mambamic.training.samples import Samples
 from napari_mambamic.training.seeding import seeded
 from napari_mambamic.training.splits import Split
 from napari_mambamic.training.start import begin
+from napari_mambamic.trust.appearance import appearance_of
 from napari_mambamic.trust.assessment import (
     MOST_TRAINING,
     Seen,
@@ -216,11 +217,13 @@ class Run:
             order = np.random.default_rng(self.config.seed).permutation(training)
             training = np.sort(order[:MOST_TRAINING])
         labels, groups = self.samples.labels, self.samples.groups
-        seen = []
+        seen: list[Seen] = []
         for members in (training, validation):
             embedded = yield from self._predict(members, "Assessing", embed=True)
-            look = appearance_of_samples(self.samples.pixels[members], self.spec)
-            seen.append(Seen(embedded, look, labels[members]))
+            look = [appearance_of_samples(self.samples.pixels[members], self.spec)]
+            if not seen:
+                look.append((yield from self._changed_appearance(members)))
+            seen.append(Seen(embedded, np.concatenate(look), labels[members]))
         reference, trust = assess(
             seen[0],
             seen[1],
@@ -231,6 +234,18 @@ class Run:
         trust["pixels"] = pixel_ranges(self.samples.pixels[training], self.spec)
         manifest = replace(checkpoint.manifest, trust=trust)
         return replace(checkpoint, manifest=manifest, reference=reference)
+
+    def _changed_appearance(
+        self, members: NDArray[np.int64]
+    ) -> Generator[TrainProgress, None, NDArray[np.float32]]:
+        """Appearance (n, k) of samples as the training changes them."""
+        found = []
+        for first in range(0, len(members), 64):
+            yield self._progress("Assessing")
+            with seeded(self.config.seed, 0, first):
+                pixels = self.learner.batches.changed_pixels(members[first : first + 64])
+            found.append(appearance_of(pixels).cpu().numpy())
+        return np.concatenate(found)
 
     # ---- resuming ---------------------------------------------------------------------------
 

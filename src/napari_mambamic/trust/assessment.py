@@ -28,7 +28,8 @@ class Seen:
     embeddings : ndarray
         (n, d).
     appearance : ndarray
-        (n, k) as `appearance_of_samples` gives it.
+        (m, k) as `appearance_of_samples` gives it: of the samples, and of training samples also as
+        the training changed them, because what the network has learnt to overlook is not strange.
     labels : ndarray
         (n,)
     """
@@ -117,7 +118,8 @@ def fit_reference(training: Seen, validation: Seen, first: NDArray[np.intp]) -> 
     """
     embeddings = fit_clusters(training.embeddings, training.labels)
     # One mean for all classes: with one for each, cells in slightly other light were flagged.
-    appearance = fit_clusters(training.appearance, np.zeros_like(training.labels), least_spread=1.0)
+    one_class = np.zeros(len(training.appearance), np.int64)
+    appearance = fit_clusters(training.appearance, one_class, least_spread=1.0)
     by_embedding, by_appearance = (
         threshold_of(clusters.distances(torch.from_numpy(vectors[first])).numpy())
         for clusters, vectors in (
