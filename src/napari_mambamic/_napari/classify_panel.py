@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
-from napari_mambamic._napari.to_layers import ResultLayers, maps_of
+from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic.errors import MambamicError
@@ -491,8 +492,12 @@ class ClassifyPanel(RunPanel):
         if self._shown is not None and self._shown.are_shown:
             for plane, each in enumerate(self._everything):
                 self._shown.update(each, plane=plane)
-        self.legend.show_classes(self.results.class_names, unsure=threshold > 0)
+        self._list_classes(self.results.class_names)
         self._show_counts(self._everything)
+
+    def _list_classes(self, names: Sequence[str]) -> None:
+        colours = colours_in(self._viewer, names)
+        self.legend.show_classes(names, colours, unsure=self._trust.threshold > 0)
 
     def _choose_table(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save table", "classes.csv", "Table (*.csv)")
@@ -533,7 +538,7 @@ class ClassifyPanel(RunPanel):
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
         self.channels.show_choices(self.image.layer, manifest)
-        self.legend.show_classes(names, unsure=self._trust.threshold > 0)
+        self._list_classes(names)
         self.run_button.setEnabled(manifest is not None and self._worker is None)
 
     def _set_running(self, running: bool) -> None:

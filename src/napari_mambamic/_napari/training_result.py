@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.fitted_table import FittedTable
+from napari_mambamic._napari.upright_header import UprightHeader
 
 _DEEPEST = 0.45  # of a shade, so that letters stand out in both themes
 _COLUMNS = ("precision", "sensitivity", "specificity", "f1", "auc")
@@ -33,6 +34,7 @@ class TrainingResult(QWidget):
         self.headline = QLabel()
         self.headline.setWordWrap(True)
         self.confusion = _table("Confusion matrix")
+        self.confusion.setHorizontalHeader(UprightHeader())
         self.confusion.setToolTip(
             "Rows: true class; columns: predicted. Click, or press Enter, to see the tiles"
         )
