@@ -34,11 +34,8 @@ def results_on(layer, tiles, labels, *, names=NAMES, sure=None, plane=()):
 
 
 @pytest.fixture
-def compare(viewer, finish):
-    widget = ComparePanel(viewer)
-    viewer.window.add_dock_widget(widget)
-    yield widget
-    finish(widget)
+def compare(docked):
+    return docked(ComparePanel)
 
 
 @pytest.fixture
