@@ -21,6 +21,7 @@ from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic._napari.upright_header import UprightHeader
 
 _DEEPEST = 0.45  # of a shade, so that letters stand out in both themes
+_NOT_HELD_BACK = "No sample of this class was held back; means leave it out"
 _COLUMNS = ("precision", "sensitivity", "specificity", "f1", "auc")
 
 
@@ -65,14 +66,16 @@ class TrainingResult(QWidget):
 
     def show_report(self, report: dict[str, Any]) -> None:
         """Show the report of a `Checkpoint`."""
+        from napari_mambamic.training.report import mean_in_words, unknown_in_words
+
         figures, calibration = report["validation"], report["calibration"]
         low, high = figures["intervals"]["overall_accuracy"]
         before, after = (calibration[k]["expected_calibration_error"] for k in ("before", "after"))
         self.headline.setText(
             f"<b>{figures['overall_accuracy']:.1%}</b> of {figures['n']} validation samples are "
-            f"told right (95 % interval {low:.1%} to {high:.1%}); mean over classes "
+            f"told right (95 % interval {low:.1%} to {high:.1%}); {mean_in_words(figures)} "
             f"<b>{figures['balanced_accuracy']:.1%}</b>. Calibration error {before:.3f} before and "
-            f"{after:.3f} after temperature scaling."
+            f"{after:.3f} after temperature scaling. {unknown_in_words(figures)}"
         )
         names = report["class_names"]
         self._show_confusion(figures["confusion_matrix"], names)
@@ -108,7 +111,10 @@ class TrainingResult(QWidget):
             table.setItem(row, 0, _cell(str(figures["n"])))
             for column, name in enumerate(_COLUMNS, 1):
                 value = figures[name]
-                table.setItem(row, column, _cell("-" if value is None else f"{value:.1%}"))
+                item = _cell("-" if value is None else f"{value:.1%}")
+                if not figures["n"]:
+                    item.setToolTip(_NOT_HELD_BACK)
+                table.setItem(row, column, item)
         table.fit()
 
 
