@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points, Shapes
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -46,6 +45,7 @@ from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
 from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
 from napari_mambamic._napari.weights_box import WeightsBox
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.patches import PatchSpec
 from napari_mambamic.progress import Progress

@@ -10,12 +10,12 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari import current_viewer
 from napari_mambamic._napari.classified import index_of, layer_with, plane_of
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.errors import ExportError, MambamicError
 from napari_mambamic.image import ImagePyramid

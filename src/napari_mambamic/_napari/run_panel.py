@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.letters import SameLetters
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 
 
