@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
     QPushButton,
@@ -44,6 +43,7 @@ from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
 from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
+from napari_mambamic._napari.warnings_box import WarningsBox
 from napari_mambamic._napari.weights_box import WeightsBox
 from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
@@ -240,11 +240,7 @@ class ClassifyPanel(RunPanel):
         self.preview_button.clicked.connect(self.show_preview)
         self._actions.insertWidget(1, self.preview_button, 1)
         self.preview = PatchPreview()
-        self.warnings = QLabel()
-        self.warnings.setWordWrap(True)
-        self.warnings.setAccessibleName("Warnings")
-        self.warnings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.warnings.hide()
+        self.warnings = WarningsBox()
         self.legend = Legend()
         self.save_button = QPushButton("Save table...")
         self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
@@ -478,9 +474,9 @@ class ClassifyPanel(RunPanel):
 
     def _warn(self, everything: list[TileResults]) -> None:
         """Tell what makes the results doubtful, below the message."""
-        sentences = list(told_once(everything))
-        self.warnings.setText("\n\n".join(f"⚠ {sentence}" for sentence in sentences))
-        self.warnings.setVisible(bool(sentences))
+        # What the classes are worth at all comes before what can be done about some of them.
+        sentences = sorted(told_once(everything), key=lambda each: "do not trust" not in each)
+        self.warnings.show_sentences(sentences)
 
     def _show_unsure(self) -> None:
         """Show the last run with another threshold."""
