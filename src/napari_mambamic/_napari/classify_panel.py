@@ -309,10 +309,12 @@ class ClassifyPanel(RunPanel):
 
     def copy_script(self) -> None:
         """Copy a script that repeats the last run; of several planes, the last one."""
-        if self.results is None:
+        if self.results is None or self._shown is None:
             return
         try:
-            self._say(put_script_on_clipboard(self.results.provenance))
+            put_script_on_clipboard(
+                self._viewer, self._shown.main, self.results.provenance, self._say
+            )
         except MambamicError as error:
             self._say(str(error), is_error=True)
 
