@@ -56,3 +56,19 @@ def test_the_report_says_it_too(tmp_path, report):
     assert dashes in page
     assert page.count("mean over the 2 classes with samples") == 2
     assert "No sample of odd was held back" in page
+
+
+@pytest.mark.parametrize("width", [250, 600])
+def test_every_row_of_the_tables_is_seen_at_any_width(qtbot, report, width):
+    result = TrainingResult()
+    qtbot.addWidget(result)
+    result.resize(width, 900)
+    result.show_report(report)
+    qtbot.waitExposed(result)
+    for table in (result.confusion, result.figures):
+        qtbot.waitUntil(lambda table=table: table.viewport().width() > 100)
+        qtbot.wait(100)
+        last = table.visualItemRect(table.item(table.rowCount() - 1, 0))
+        assert table.viewport().rect().contains(last), table.accessibleName()
+        assert not table.verticalScrollBar().maximum()
+    assert bool(result.figures.horizontalScrollBar().maximum()) == (width == 250)

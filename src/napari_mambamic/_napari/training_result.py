@@ -35,7 +35,6 @@ class TrainingResult(QWidget):
         self.headline = QLabel()
         self.headline.setWordWrap(True)
         self.confusion = _table("Confusion matrix")
-        self.confusion.setHorizontalHeader(UprightHeader())
         self.confusion.setToolTip(
             "Rows: true class; columns: predicted. Click, or press Enter, to see the tiles"
         )
@@ -121,6 +120,7 @@ class TrainingResult(QWidget):
 def _table(name: str) -> FittedTable:
     table = FittedTable(name)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+    table.setHorizontalHeader(UprightHeader())
     table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     # As wide as the panel, never wider: what does not fit scrolls.
     table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
