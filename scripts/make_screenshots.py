@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
+from skimage import data
 
 import napari
 from napari_mambamic import TrainConfig, classify_layer, fine_tune, samples_from_arrays
@@ -43,6 +44,7 @@ def main() -> None:
         photograph_training(viewer)
         viewer.close()
         photograph_objects()
+        photograph_warnings()
 
 
 def photograph_light(viewer: ViewerModel) -> None:
@@ -65,6 +67,18 @@ def photograph_objects() -> None:
         time.sleep(0.01)
     viewer.reset_view()
     photograph(viewer, IMAGES / "find-objects.png")
+    viewer.close()
+
+
+def photograph_warnings() -> None:
+    """Classify tissue with the weights for blood cells."""
+    viewer = napari.Viewer()
+    viewer.window.resize(WIDTH, HEIGHT)
+    viewer.add_image(data.immunohistochemistry(), name="H-DAB tissue", rgb=True)
+    _, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", "Classify tiles and cells")
+    classify_and_wait(panel)
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "trust.png")
     viewer.close()
 
 
@@ -209,7 +223,9 @@ def photograph_training(viewer: ViewerModel) -> None:
     while panel.is_running:
         QApplication.processEvents()
         time.sleep(0.01)
-    panel.verticalScrollBar().setValue(panel.verticalScrollBar().maximum())
+    bar = panel.verticalScrollBar()
+    bar.rangeChanged.connect(lambda _, bottom: bar.setValue(bottom))  # tables grow for a while
+    bar.setValue(bar.maximum())
     photograph(viewer, IMAGES / "train-result.png")
 
 

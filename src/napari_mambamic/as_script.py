@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from napari_mambamic.errors import ExportError
@@ -12,7 +13,7 @@ from napari_mambamic.weights.store import list_weights
 _GAP = "<-- put here"
 
 
-def script_of(provenance: Mapping[str, Any]) -> str:
+def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> str:
     """Write a script that repeats a run, from the provenance of its results.
 
     Of a run of several planes, that of any plane will do: the script goes through all.
@@ -26,6 +27,8 @@ def script_of(provenance: Mapping[str, Any]) -> str:
     ----------
     provenance : mapping
         `TileResults.provenance`, or the ``.provenance.json`` file that is saved beside a table.
+    objects : Path, optional
+        Where the objects of the run are: a label image (.tif), or points (y, x) in px (.csv).
 
     Returns
     -------
@@ -61,11 +64,12 @@ def script_of(provenance: Mapping[str, Any]) -> str:
         last = _loop_lines(planes, computed, kind if by_objects else "")
     else:
         given = _image_lines(provenance, reads_file)
-        given += [_objects_line(provenance)] if by_objects else []
+        given += [_objects_line(provenance, objects)] if by_objects else []
         last = [f"results = {computed}", "print(results.counts)"]
     return "\n".join(
         [
             _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
+            *(_readers(objects) if by_objects and objects and not planes else []),
             f"from napari_mambamic import {', '.join(names)}",
             *(["from napari_mambamic.errors import NothingToClassify"] if planes else []),
             "",
@@ -167,8 +171,21 @@ def _loop_lines(planes: list[tuple[int, ...]], computed: str, objects: str) -> l
     ]
 
 
-def _objects_line(provenance: Mapping[str, Any]) -> str:
+def _readers(objects: Path) -> list[str]:
+    return [
+        "from numpy import loadtxt" if objects.suffix == ".csv" else "from tifffile import imread",
+        "",
+    ]
+
+
+def _objects_line(provenance: Mapping[str, Any], objects: Path | None) -> str:
     layer = (provenance.get("layer") or {}).get("objects")
+    if objects is not None:
+        path = _literal(str(objects))
+        read = f"imread({path})"
+        if objects.suffix == ".csv":
+            read = f'loadtxt({path}, delimiter=",", ndmin=2)'
+        return f"objects = {read}  {_comment(f'layer {layer!r}')}"
     of_layer = f" of layer {layer!r}" if layer else ""
     what = f"the label image (y, x), or the points (n, 2) in px,{of_layer}"
     return _gap("objects", what)

@@ -260,7 +260,9 @@ def connected(dask: Any) -> Iterator[Client]:
             raise ClusterError(f"There is no scheduler file {dask}. {what_to_do}")
         keywords = {"scheduler_file": str(dask)}
     try:
-        client = Client(**keywords, timeout=_CONNECT_S)
+        # As the default it would stay that of the process where it does not connect, and whatever
+        # dask computes later would wait for it.
+        client = Client(**keywords, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"No Dask cluster answers at {dask} within {_CONNECT_S:.0f} s. {what_to_do}"

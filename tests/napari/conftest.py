@@ -13,14 +13,25 @@ def viewer(make_napari_viewer_proxy):
 
 
 @pytest.fixture
-def panel(viewer, qtbot):
-    """The Classify panel, docked in a real window."""
-    widget = ClassifyPanel(viewer)
-    viewer.window.add_dock_widget(widget)
-    yield widget
-    if widget.is_running:
+def docked(viewer, finish):
+    """Dock a panel of some class in a real window; at the end its run is stopped."""
+    widgets = []
+
+    def dock(panel):
+        widgets.append(panel(viewer))
+        viewer.window.add_dock_widget(widgets[-1])
+        return widgets[-1]
+
+    yield dock
+    for widget in widgets:
         widget.cancel()
-        qtbot.waitUntil(lambda: not widget.is_running, timeout=60_000)
+        finish(widget, timeout=60_000)
+
+
+@pytest.fixture
+def panel(docked):
+    """The Classify panel."""
+    return docked(ClassifyPanel)
 
 
 @pytest.fixture

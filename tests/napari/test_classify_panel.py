@@ -247,11 +247,44 @@ def test_a_run_is_copied_as_a_script_that_repeats_it(viewer, panel, sheet, finis
     np.testing.assert_array_equal(labels, panel.results.labels)
 
 
+@pytest.mark.parametrize("kind", ["labels", "points"])
+def test_a_script_repeats_a_run_on_objects_that_were_never_a_file(
+    viewer, panel, sheet, finish, tmp_path, monkeypatch, qtbot, kind
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    imsave(tmp_path / "cells.png", sheet[:192])
+    viewer.open(tmp_path / "cells.png", plugin="napari")
+    if kind == "labels":
+        drawn = np.zeros((192, 1152), np.int32)
+        for number, x in ((3, 48), (9, 432), (4, 1008)):
+            drawn[20:80, x - 30 : x + 30] = number
+        viewer.add_labels(drawn, name="drawn")
+    else:
+        viewer.add_points([(48.25, 47.5), (140, 47.5), (48, 1003.3)], name="clicked")
+    panel.cut.setCurrentIndex(1 if kind == "labels" else 2)
+    panel.run_button.click()
+    finish(panel)
+    QApplication.clipboard().setText("before")
+    panel.script_button.click()
+    qtbot.waitUntil(lambda: QApplication.clipboard().text() != "before", timeout=30_000)
+    script = QApplication.clipboard().text()
+    assert "put here" not in script
+    (written,) = (tmp_path / "data").rglob("*-*.tif" if kind == "labels" else "*-*.csv")
+    qtbot.waitUntil(lambda: f"It reads the objects from {written}." in panel.message.text())
+    again = {}
+    exec(script, again)
+    assert again["results"].class_names == panel.results.class_names
+    np.testing.assert_array_equal(again["results"].labels, panel.results.labels)
+    np.testing.assert_array_equal(again["results"].object_ids, panel.results.object_ids)
+    assert len(panel.results) == 3
+
+
 def test_what_is_missing_in_a_script_is_named(viewer, panel, image, finish):
     viewer.add_points([[47.5, 47.5]], name="clicked")
     panel.cut.setCurrentIndex(2)
     panel.run_button.click()
     finish(panel)
+    viewer.layers.remove("clicked")
     panel.script_button.click()
     assert panel.message.text().endswith("marked '<-- put here': image, objects.")
 

@@ -19,25 +19,23 @@ from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
 NAMES = ("round", "long", "odd")
 
 
-def results_on(layer, tiles, labels, *, sure=None, plane=()):
+def results_on(layer, tiles, labels, *, names=NAMES, sure=None, plane=()):
     labels = np.resize(labels, len(tiles))
     sure = np.linspace(0.5, 0.9, len(tiles)) if sure is None else np.asarray(sure)
-    shares = np.repeat(((1 - sure) / 2)[:, np.newaxis], 3, axis=1).astype(np.float32)
+    rest = (1 - sure) / (len(names) - 1)
+    shares = np.repeat(rest[:, np.newaxis], len(names), axis=1).astype(np.float32)
     shares[np.arange(len(tiles)), labels] = sure
     provenance = {
         "image": {"name": layer.name, "plane_shape": [40, 60]},
         "layer": {"name": layer.name, "plane": list(plane)},
         "settings": {"cut": "tiles"},
     }
-    return TileResults(NAMES, tiles, shares, None, provenance)
+    return TileResults(names, tiles, shares, None, provenance)
 
 
 @pytest.fixture
-def compare(viewer, finish):
-    widget = ComparePanel(viewer)
-    viewer.window.add_dock_widget(widget)
-    yield widget
-    finish(widget)
+def compare(docked):
+    return docked(ComparePanel)
 
 
 @pytest.fixture
@@ -77,6 +75,10 @@ def colour_of(layer, value):
     return layer.colormap.map(np.array([value], layer.data.dtype))[0]
 
 
+def swatch_of(heading):
+    return heading.icon().pixmap(12, 12).toImage().pixelColor(6, 6).getRgbF()
+
+
 def test_without_two_runs_a_sentence_says_what_to_do(compare, viewer, image):
     compare.run_button.click()
     assert "There are not two layers of classes. Press Classify" in compare.message.text()
@@ -96,8 +98,57 @@ def test_the_table_counts_pairs_in_the_colours_of_the_classes(compare, two_runs,
             compare.table.verticalHeaderItem(i),
         ):
             assert heading.text() == NAMES[i]
-            shown = heading.icon().pixmap(12, 12).toImage().pixelColor(6, 6).getRgbF()
-            np.testing.assert_allclose(shown, colour, atol=0.01)
+            np.testing.assert_allclose(swatch_of(heading), colour, atol=0.01)
+
+
+def test_a_class_has_one_colour_whatever_its_place_in_the_weights(compare, viewer, image, finish):
+    tiles = plan_tiles((40, 60), tile_size=20)
+    plane = [plane_of_layer(viewer, image)]
+    others = ("odd", "flat", "round")
+    first = results_on(image, tiles, [0, 1, 2, 0, 1, 2])
+    second = results_on(image, tiles, [2, 1, 0, 2, 1, 0], names=others)
+    a = ResultLayers(viewer, plane, first, name="a").main
+    b = ResultLayers(viewer, plane, second, name="b").main
+    # round and odd: the same in both layers; long and flat: two colours.
+    for value in (1, 3):
+        np.testing.assert_array_equal(colour_of(a, value), colour_of(b, value))
+    assert len({tuple(colour_of(layer, value)) for layer in (a, b) for value in (1, 2, 3)}) == 4
+    run(compare, a, b, finish)
+    table = compare.table
+    rows, columns = (
+        {head(i).text(): swatch_of(head(i)) for i in range(n)}
+        for head, n in (
+            (table.verticalHeaderItem, table.rowCount()),
+            (table.horizontalHeaderItem, table.columnCount()),
+        )
+    )
+    # What both have is at the same place, so that the diagonal is what agrees.
+    assert (list(rows), list(columns)) == (["round", "long", "odd"], ["round", "odd", "flat"])
+    assert texts(table) == [["2", "", ""], ["", "", "2"], ["", "2", ""]]
+    for name, value in (("round", 1), ("long", 2), ("odd", 3)):
+        np.testing.assert_allclose(rows[name], colour_of(a, value), atol=0.01)
+    for name, value in (("round", 1), ("flat", 2), ("odd", 3)):
+        np.testing.assert_allclose(columns[name], colour_of(b, value), atol=0.01)
+    table.cellClicked.emit(1, 2)
+    assert "1 of 2: long" in compare.where.text()
+    assert "flat" in compare.where.text()
+
+
+def test_names_of_classes_are_whole_at_the_width_of_a_dock(compare, viewer, image, finish):
+    names = ("immature granulocyte", "erythroblast", "eosinophil", "lymphocyte", "x" * 60)
+    tiles = plan_tiles((40, 60), tile_size=20)
+    plane = [plane_of_layer(viewer, image)]
+    a, b = (
+        ResultLayers(viewer, plane, results_on(image, tiles, labels, names=names)).main
+        for labels in ([0, 1, 2], [0, 1, 3])
+    )
+    compare.resize(400, 600)
+    run(compare, a, b, finish)
+    header = compare.table.horizontalHeader()
+    for i, name in enumerate(names):
+        swatch_and_name = header.fontMetrics().horizontalAdvance(name) + 30
+        assert len(name) > 25 or header.height() >= swatch_and_name, name
+        assert compare.table.horizontalHeaderItem(i).toolTip() == name
 
 
 def test_the_layer_shows_disagreements_where_the_tiles_are(compare, viewer, two_runs, finish):

@@ -21,12 +21,8 @@ from napari_mambamic.weights.store import bundled_folder
 
 
 @pytest.fixture
-def robust(viewer, finish):
-    widget = RobustnessPanel(viewer)
-    viewer.window.add_dock_widget(widget)
-    yield widget
-    widget.cancel()
-    finish(widget)
+def robust(docked):
+    return docked(RobustnessPanel)
 
 
 @pytest.fixture

@@ -29,14 +29,10 @@ def image(viewer, sheet):
 
 
 @pytest.fixture
-def panel(viewer, image, qtbot):
-    widget = TrainPanel(viewer)
-    viewer.window.add_dock_widget(widget)
+def panel(docked, image):
+    widget = docked(TrainPanel)
     widget.device.setCurrentText("CPU")
-    yield widget
-    if widget.is_running:
-        widget.cancel()
-        qtbot.waitUntil(lambda: not widget.is_running, timeout=60_000)
+    return widget
 
 
 @pytest.fixture

@@ -16,13 +16,8 @@ from napari_mambamic._napari.why_panel import WhyPanel
 
 
 @pytest.fixture
-def why(viewer, qtbot):
-    widget = WhyPanel(viewer)
-    viewer.window.add_dock_widget(widget)
-    yield widget
-    if widget.is_running:
-        widget.cancel()
-        qtbot.waitUntil(lambda: not widget.is_running, timeout=60_000)
+def why(docked):
+    return docked(WhyPanel)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -149,6 +150,9 @@ def test_a_cluster_that_does_not_answer_is_a_sentence(slides, tmp_path, monkeypa
         said = capsys.readouterr().err
         assert words in said
         assert "Traceback" not in said
+        # What dask computes afterwards, such as the pixels of an image, it computes here.
+        assert dask.config.get("scheduler", None) is None
+        assert dask.base.get_scheduler() is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")

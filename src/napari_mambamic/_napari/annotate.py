@@ -12,8 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Points
 
 from napari_mambamic._napari.from_layer import plane_of_layer
-from napari_mambamic._napari.to_layers import place_of
-from napari_mambamic.colours import class_colours
+from napari_mambamic._napari.to_layers import colours_in, place_of
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.tiling import Tile, plan_tiles
 from napari_mambamic.training.annotations import Annotations, path_in_user_data
@@ -167,7 +166,7 @@ class Annotator:
     def _show(self) -> None:
         classes = self.annotations.classes
         names = list(dict.fromkeys([*self.class_names, *classes]))
-        colours = class_colours(len(names))
+        colours = colours_in(self._viewer, names)
         centres = [
             (*self.plane.index, t.y + (t.size - 1) / 2, t.x + (t.size - 1) / 2)
             for t in self.annotations.tiles

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Points, Shapes
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QListWidget,
     QListWidgetItem,
     QPushButton,
@@ -42,9 +41,11 @@ from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
-from napari_mambamic._napari.to_layers import ResultLayers, maps_of
+from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
+from napari_mambamic._napari.warnings_box import WarningsBox
 from napari_mambamic._napari.weights_box import WeightsBox
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.patches import PatchSpec
 from napari_mambamic.progress import Progress
@@ -249,11 +250,7 @@ class ClassifyPanel(RunPanel):
         self.preview_button.clicked.connect(self.show_preview)
         self._actions.insertWidget(1, self.preview_button, 1)
         self.preview = PatchPreview()
-        self.warnings = QLabel()
-        self.warnings.setWordWrap(True)
-        self.warnings.setAccessibleName("Warnings")
-        self.warnings.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.warnings.hide()
+        self.warnings = WarningsBox()
         self.legend = Legend()
         self.save_button = QPushButton("Save table...")
         self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
@@ -323,10 +320,12 @@ class ClassifyPanel(RunPanel):
 
     def copy_script(self) -> None:
         """Copy a script that repeats the last run; of several planes, the last one."""
-        if self.results is None:
+        if self.results is None or self._shown is None:
             return
         try:
-            self._say(put_script_on_clipboard(self.results.provenance))
+            put_script_on_clipboard(
+                self._viewer, self._shown.main, self.results.provenance, self._say
+            )
         except MambamicError as error:
             self._say(str(error), is_error=True)
 
@@ -500,9 +499,9 @@ class ClassifyPanel(RunPanel):
 
     def _warn(self, everything: list[TileResults]) -> None:
         """Tell what makes the results doubtful, below the message."""
-        sentences = list(told_once(everything))
-        self.warnings.setText("\n\n".join(f"⚠ {sentence}" for sentence in sentences))
-        self.warnings.setVisible(bool(sentences))
+        # What the classes are worth at all comes before what can be done about some of them.
+        sentences = sorted(told_once(everything), key=lambda each: "do not trust" not in each)
+        self.warnings.show_sentences(sentences)
 
     def _show_unsure(self) -> None:
         """Show the last run with another threshold."""
@@ -514,8 +513,12 @@ class ClassifyPanel(RunPanel):
         if self._shown is not None and self._shown.are_shown:
             for each in self._everything:
                 self._shown.update(each, plane=self._request.number_of(each))
-        self.legend.show_classes(self.results.class_names, unsure=threshold > 0)
+        self._list_classes(self.results.class_names)
         self._show_counts(self._everything)
+
+    def _list_classes(self, names: Sequence[str]) -> None:
+        colours = colours_in(self._viewer, names)
+        self.legend.show_classes(names, colours, unsure=self._trust.threshold > 0)
 
     def _choose_table(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Save table", "classes.csv", "Table (*.csv)")
@@ -556,7 +559,7 @@ class ClassifyPanel(RunPanel):
         if manifest:
             self.tile_size.setSpecialValueText(f"as trained ({manifest.patch.tile_size} px)")
         self.channels.show_choices(self.image.layer, manifest)
-        self.legend.show_classes(names, unsure=self._trust.threshold > 0)
+        self._list_classes(names)
         self.run_button.setEnabled(manifest is not None and self._worker is None)
 
     def _set_running(self, running: bool) -> None:

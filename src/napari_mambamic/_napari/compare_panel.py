@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,18 +16,17 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QPushButton,
-    QTableWidget,
     QTableWidgetItem,
 )
 
-from napari_mambamic._napari.disagreement_layer import DisagreementLayer
+from napari_mambamic._napari.disagreement_layer import DISAGREES, DisagreementLayer
+from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.run_panel import RunPanel
-from napari_mambamic._napari.to_layers import results_of
-from napari_mambamic.colours import class_colours
+from napari_mambamic._napari.to_layers import colours_in, results_of
+from napari_mambamic._napari.upright_header import UprightHeader
 from napari_mambamic.compare import Comparison, compare_runs
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.progress import Progress
@@ -46,6 +45,7 @@ class ComparePanel(RunPanel):
         self.shown: DisagreementLayer | None = None
         self._chosen: NDArray[np.intp] = np.empty(0, np.intp)  # places in the comparison
         self._at = 0
+        self._columns: list[int] = []  # classes of the second run, as the table has them
         self.first = ResultBox(napari_viewer, "First run")
         self.second = ResultBox(napari_viewer, "Second run")
         for box in (self.first, self.second):
@@ -79,19 +79,12 @@ class ComparePanel(RunPanel):
         self._say("Compares two runs of the same tiles, such as with other weights.")
 
     def _build_table(self) -> None:
-        self.table = QTableWidget(0, 0)
-        self.table.setAccessibleName("Tiles by class of the first and of the second run")
-        self.table.setTabKeyNavigation(False)  # Tab leaves the table
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table = FittedTable("Tiles by class of the first and of the second run")
+        self.table.setHorizontalHeader(UprightHeader())
         self.table.setToolTip("Click a number, or press Enter on it, to see its tiles")
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)  # names are cut short
-        header.setMinimumSectionSize(44)
-        header.setTextElideMode(Qt.TextElideMode.ElideRight)
-        self.table.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.table.cellClicked.connect(self.show_pair)
-        self.table.cellActivated.connect(self.show_pair)  # Enter
+        self.table.cellClicked.connect(self._show_cell)
+        self.table.cellActivated.connect(self._show_cell)  # Enter
 
     def _build_steps(self) -> None:
         self.where = QLabel()
@@ -128,6 +121,9 @@ class ComparePanel(RunPanel):
         """Highlight the tiles of a cell of the table, and go to the surest."""
         if self.comparison is not None:
             self._choose(self.comparison.pairs_of(class_a, class_b))
+
+    def _show_cell(self, row: int, column: int) -> None:
+        self.show_pair(row, self._columns[column])
 
     def show_all(self) -> None:
         """Highlight nothing in particular, and go to the surest disagreement."""
@@ -211,35 +207,38 @@ class ComparePanel(RunPanel):
             button.setEnabled(False)
 
     def _fill_table(self, comparison: Comparison) -> None:
-        confusion = comparison.confusion
-        self.table.setRowCount(confusion.shape[0])
-        self.table.setColumnCount(confusion.shape[1])
-        for names, place in (
-            (comparison.a.class_names, self.table.setVerticalHeaderItem),
-            (comparison.b.class_names, self.table.setHorizontalHeaderItem),
-        ):
-            for i, (name, colour) in enumerate(
-                zip(names, class_colours(len(names)).tolist(), strict=True)
-            ):
-                swatch = QPixmap(_SWATCH, _SWATCH)  # headings draw no plain colours
-                swatch.fill(QColor.fromRgbF(*colour))
-                heading = QTableWidgetItem(QIcon(swatch), name)
-                heading.setToolTip(name)
-                place(i, heading)
-        shade = self.palette().highlight().color()
+        names_a, names_b = comparison.a.class_names, comparison.b.class_names
+        self._columns = _in_order_of(names_a, names_b)
+        names_b = tuple(names_b[i] for i in self._columns)
+        confusion = comparison.confusion[:, self._columns]
+        self.table.setRowCount(len(names_a))
+        self.table.setColumnCount(len(names_b))
+        self._head(names_a, self.table.setVerticalHeaderItem)
+        self._head(names_b, self.table.setHorizontalHeaderItem)
         most = max(int(confusion.max()), 1)
-        for y, name_a in enumerate(comparison.a.class_names):
-            for x, name_b in enumerate(comparison.b.class_names):
+        for y, name_a in enumerate(names_a):
+            for x, name_b in enumerate(names_b):
                 count = int(confusion[y, x])
                 item = QTableWidgetItem(f"{count:,}" if count else "")
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 item.setToolTip(f"{count:,}: {name_a} in the first run, {name_b} in the second")
                 if count and name_a != name_b:
-                    shade.setAlphaF(0.15 + 0.3 * (count / most) ** 0.5)
+                    shade = QColor.fromRgbF(*DISAGREES)
+                    shade.setAlphaF(0.2 + 0.4 * (count / most) ** 0.5)
                     item.setBackground(shade)
                 self.table.setItem(y, x, item)
-        rows = sum(self.table.rowHeight(y) for y in range(self.table.rowCount()))
-        self.table.setMinimumHeight(min(rows + self.table.horizontalHeader().height() + 24, 360))
+        self.table.fit()
+
+    def _head(self, names: Sequence[str], place: Callable[[int, QTableWidgetItem], None]) -> None:
+        """Put names and the colours that they have in the viewer at the edge of the table."""
+        for i, (name, colour) in enumerate(
+            zip(names, colours_in(self._viewer, names).tolist(), strict=True)
+        ):
+            swatch = QPixmap(_SWATCH, _SWATCH)  # headings draw no plain colours
+            swatch.fill(QColor.fromRgbF(*colour))
+            heading = QTableWidgetItem(QIcon(swatch), name)
+            heading.setToolTip(name)
+            place(i, heading)
 
     def _show_parts(self, shown: bool) -> None:
         for widget in (
@@ -273,6 +272,16 @@ def _results_of(layer: Layer | None) -> TileResults:
         )
     # A run that goes on fills its results meanwhile.
     return replace(results[0], probabilities=results[0].probabilities.copy())
+
+
+def _in_order_of(names_a: Sequence[str], names_b: Sequence[str]) -> list[int]:
+    """Numbers of the classes of `b` in the order of `a`, then those that only `b` has.
+
+    >>> _in_order_of(["x", "y"], ["z", "y", "x"])
+    [2, 1, 0]
+    """
+    places = {name: i for i, name in enumerate(names_a)}
+    return sorted(range(len(names_b)), key=lambda i: places.get(names_b[i], len(places) + i))
 
 
 def _compared(a: TileResults, b: TileResults) -> Generator[Progress, None, Comparison]:

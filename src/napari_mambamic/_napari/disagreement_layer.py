@@ -18,7 +18,8 @@ from napari_mambamic.tiling import TileGrid, places_of
 
 _AGREES, _DISAGREES, _CHOSEN = 1, 2, 3
 _KINDS = ("not compared", "agree", "disagree", "chosen")
-_COLOURS = np.array([[0, 0, 0, 0], [1, 1, 1, 0.15], [0.9, 0.1, 0.6, 0.9], [1, 1, 0, 1]], np.float32)
+DISAGREES = (0.9, 0.1, 0.6, 0.9)
+_COLOURS = np.array([[0, 0, 0, 0], [1, 1, 1, 0.15], DISAGREES, [1, 1, 0, 1]], np.float32)
 _BESIDE_CHOSEN = 0.3  # opacity of the other disagreements
 
 

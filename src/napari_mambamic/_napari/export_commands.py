@@ -10,12 +10,13 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari import current_viewer
 from napari_mambamic._napari.classified import index_of, layer_with, plane_of
+from napari_mambamic._napari.script_objects import objects_writer
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.errors import ExportError, MambamicError
 from napari_mambamic.image import ImagePyramid
@@ -94,23 +95,54 @@ def copy_script(viewer: ViewerModel) -> None:
                 f"{what}. Click the layer of classes that Classify added in the layer list, then "
                 f"copy its script."
             )
-        show_info(put_script_on_clipboard(provenance))
+        put_script_on_clipboard(viewer, layer, provenance, show_info)
     except MambamicError as error:
         show_error(str(error))
 
 
-def put_script_on_clipboard(provenance: Mapping[str, Any]) -> str:
-    """Copy a script that repeats a run, and tell what has to be filled in.
+def put_script_on_clipboard(
+    viewer: ViewerModel,
+    layer: Layer,
+    provenance: Mapping[str, Any],
+    say: Callable[[str], object],
+) -> None:
+    """Copy a script that repeats the run of a layer of classes, and `say` what is to be filled in.
+
+    The objects of the run are saved first, in a thread.
 
     Raises
     ------
     ExportError
         There can be no script; what was on the clipboard is still there.
     """
-    script = script_of(provenance)
+    script_of(provenance)
+    write = objects_writer(viewer, layer)
+    if write is None:
+        say(_copied(provenance, None))
+        return
+
+    def take(written: Path | str) -> None:
+        say(_copied(provenance, written) if isinstance(written, Path) else f"⚠ {written}")
+
+    worker = create_worker(_path_or_sentence, write)
+    worker.returned.connect(take)
+    worker.start()
+
+
+def _path_or_sentence(write: Callable[[], Path]) -> Path | str:
+    try:
+        return write()
+    except MambamicError as error:
+        return str(error)
+
+
+def _copied(provenance: Mapping[str, Any], objects: Path | None) -> str:
+    script = script_of(provenance, objects=objects)
     QApplication.clipboard().setText(script)
     gaps = gaps_of(script)
     said = "A Python script that repeats the run is on the clipboard."
+    if objects is not None:
+        said += f" It reads the objects from {objects}."
     if not gaps:
         return said
     return f"{said} Fill in what is marked '<-- put here': {', '.join(gaps)}."

@@ -27,6 +27,11 @@ class FittedTable(QTableWidget):
         self.setTabKeyNavigation(False)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        # Whether there is a bar below is known when the table has its width.
+        self.horizontalScrollBar().rangeChanged.connect(self._make_room)
+        self.fit()
+
+    def _make_room(self) -> None:
         self.fit()
 
     def fit(self) -> None:

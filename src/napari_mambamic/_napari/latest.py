@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from napari.qt.threading import create_worker
+from napari_mambamic._napari.workers import create_worker
 
 
 class Latest:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidgetItem
 
 from napari_mambamic._napari.fitted_table import FittedTable
-from napari_mambamic.colours import UNSURE, class_colours
+from napari_mambamic.colours import UNSURE
 
 
 class Legend(FittedTable):
@@ -28,9 +30,11 @@ class Legend(FittedTable):
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
 
-    def show_classes(self, names: Sequence[str], *, unsure: bool = False) -> None:
-        """List classes without counts."""
-        colours = [*class_colours(len(names)), UNSURE]
+    def show_classes(
+        self, names: Sequence[str], colours: NDArray[np.float32], *, unsure: bool = False
+    ) -> None:
+        """List classes without counts, in `colours` (n_classes, 4)."""
+        colours = np.vstack([colours.reshape(-1, 4), UNSURE])
         names = [*names, "unsure"] if unsure else names
         self.setRowCount(len(names))
         for row, (name, colour) in enumerate(zip(names, colours, strict=False)):

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_layer import classifier_for
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults

@@ -19,8 +19,7 @@ from napari_mambamic._napari.latest import Newest
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.mapped_tiles import CLOSED, Mapped, annotated
 from napari_mambamic._napari.tile_pictures import pixmap_of
-from napari_mambamic._napari.to_layers import results_of
-from napari_mambamic.colours import class_colours
+from napari_mambamic._napari.to_layers import colours_in, results_of
 from napari_mambamic.errors import MambamicError
 
 _RAMP = "viridis"
@@ -149,10 +148,10 @@ class MapColours:
             self._names = names
             self.kinds.clear()
             self.kinds.addItems(list(names))
-            self.legend.show_classes(names)
+            self.legend.show_classes(names, colours_in(self._viewer, names))
         counts = np.bincount(self._kind_of[self._kind_of >= 0], minlength=len(names)).tolist()
         self.legend.show_counts(dict(zip(names, counts, strict=True)))
-        palette = np.vstack([class_colours(len(names)).reshape(-1, 4), [_UNKNOWN]])
+        palette = np.vstack([colours_in(self._viewer, names).reshape(-1, 4), [_UNKNOWN]])
         self._show(palette.astype(np.float32)[self._kind_of])  # -1 is the last
 
 

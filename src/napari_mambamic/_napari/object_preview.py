@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
-from napari.qt.threading import create_worker
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 
 from napari_mambamic._napari.from_layer import LayerPlane, plane_of_layer, region_in_view
 from napari_mambamic._napari.to_layers import place_of, placed_on
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.objects import ObjectSettings, Region, Signal, iter_find_objects, signal_of
 

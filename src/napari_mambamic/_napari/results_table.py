@@ -31,8 +31,7 @@ from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
-from napari_mambamic._napari.to_layers import results_of
-from napari_mambamic.colours import class_colours
+from napari_mambamic._napari.to_layers import colours_in, results_of
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.results import TileResults
 from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined, summarise
@@ -61,8 +60,17 @@ class SummaryModel(QAbstractTableModel):
         self._colours: list[QColor] = []
         self.summary: Summary | None = None
 
-    def show_summary(self, summary: Summary | None) -> None:
-        """Show other numbers; rows that stay keep their place and selection."""
+    def show_summary(
+        self, summary: Summary | None, colours: NDArray[np.float32] | None = None
+    ) -> None:
+        """Show other numbers; rows that stay keep their place and selection.
+
+        Parameters
+        ----------
+        summary : Summary or None
+        colours : (n_classes, 4) ndarray, optional
+            Of its classes.
+        """
         before, n_rows = self.summary, self.rowCount()
         same = (
             summary is not None
@@ -78,8 +86,8 @@ class SummaryModel(QAbstractTableModel):
             unit = "µm²" if summary.area_unit == "um2" else "px"
             area = f"area ({unit})"
             self._headings = ("region", "class", cut, "share", area, "probability", "unsure")
-            colours = class_colours(len(summary.class_names))
-            self._colours = [QColor.fromRgbF(*(float(c) for c in colour)) for colour in colours]
+        if colours is not None:
+            self._colours = [QColor.fromRgbF(*colour) for colour in colours.tolist()]
         if not same:
             self.endResetModel()
         else:
@@ -333,7 +341,7 @@ class ResultsTable(QWidget):
         if self._layer is None:
             return
         self._areas = [(part.results, part.areas) for part in parts]
-        self.model.show_summary(summary)
+        self.model.show_summary(summary, colours_in(self._viewer, summary.class_names))
         self.table.setColumnHidden(_REGION, summary.regions == (EVERYWHERE,))
         self.table.setColumnHidden(_UNSURE, not summary.has_unsure)
         self.table.show()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-from napari.qt.threading import GeneratorWorker, create_worker
+from napari.qt.threading import GeneratorWorker
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QFormLayout,
@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.letters import SameLetters
+from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 
 
@@ -108,7 +109,7 @@ class RunPanel(QScrollArea):
         self._stopped = False
         self.progress.setRange(0, 0)
         self._worker = create_worker(
-            _or_sentence, generator, *arguments, _worker_class=_ClosingWorker
+            _or_sentence, generator, *arguments, worker_class=_ClosingWorker
         )
         self._set_running(True)
         self._worker.yielded.connect(self._show_progress)

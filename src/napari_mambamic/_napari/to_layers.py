@@ -23,7 +23,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from napari_mambamic._napari.from_layer import LayerPlane, index_in_labels
-from napari_mambamic.colours import UNSURE, class_colours
+from napari_mambamic.colours import UNSURE, colours_beside
 from napari_mambamic.results import TileResults, entropy_of, margin_of
 from napari_mambamic.stitching import label_geometry
 from napari_mambamic.tiling import TileGrid
@@ -56,6 +56,14 @@ def first_point_of(layer: Layer, results: TileResults) -> int:
     """Number of the point of a layer of classes that shows the first tile of some results of it."""
     index = tuple((results.provenance.get("layer") or {}).get("plane") or ())
     return int(layer.metadata.get("first points", {}).get(index, 0))
+
+
+def colours_in(viewer: ViewerModel, class_names: Sequence[str]) -> NDArray[np.float32]:
+    """(n_classes, 4) colours of classes, the same for a name in all layers of the viewer."""
+    known: dict[str, NDArray[np.float32]] = {}
+    for layer in viewer.layers:
+        known = layer.metadata.get("colours", {}) | known
+    return colours_beside(class_names, known)
 
 
 def map_of(
@@ -138,8 +146,8 @@ class ResultLayers:
 
     The metadata of each layer are "mambamic": the provenance; "results": `TileResults`, of a stack
     a list of those of each plane so far; "image" and "objects": the ``unique_id`` of the layers
-    that were classified; "first points": see `first_point_of`.  Their event tells who shows them
-    elsewhere that there is more.
+    that were classified; "first points": see `first_point_of`; "colours": that of each class.
+    Their event tells who shows them elsewhere that there is more.
 
     Parameters
     ----------
@@ -176,7 +184,7 @@ class ResultLayers:
         self._viewer, self._channel_axis = viewer, channel_axis
         self._planes = [plane.at_first_channel(channel_axis) for plane in planes]
         self.class_names = results.class_names
-        self._colours = class_colours(len(results.class_names))
+        self._colours = colours_in(viewer, results.class_names)
         self._results: dict[int, TileResults] = {}
         plane = self._planes[0]
         self._metadata: dict[str, Any] = {
@@ -184,6 +192,7 @@ class ResultLayers:
             "results": results,
             "image": plane.layer.unique_id,
             "objects": None if objects is None else objects.unique_id,
+            "colours": dict(zip(results.class_names, self._colours, strict=True)),
         }
         name = name or f"{plane.layer.name} classes"
         # A colour for each of many tiles takes napari seconds (21 s for a million).

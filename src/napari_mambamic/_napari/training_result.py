@@ -18,8 +18,10 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.fitted_table import FittedTable
+from napari_mambamic._napari.upright_header import UprightHeader
 
 _DEEPEST = 0.45  # of a shade, so that letters stand out in both themes
+_NOT_HELD_BACK = "No sample of this class was held back; means leave it out"
 _COLUMNS = ("precision", "sensitivity", "specificity", "f1", "auc")
 
 
@@ -63,14 +65,16 @@ class TrainingResult(QWidget):
 
     def show_report(self, report: dict[str, Any]) -> None:
         """Show the report of a `Checkpoint`."""
+        from napari_mambamic.training.report import mean_in_words, unknown_in_words
+
         figures, calibration = report["validation"], report["calibration"]
         low, high = figures["intervals"]["overall_accuracy"]
         before, after = (calibration[k]["expected_calibration_error"] for k in ("before", "after"))
         self.headline.setText(
             f"<b>{figures['overall_accuracy']:.1%}</b> of {figures['n']} validation samples are "
-            f"told right (95 % interval {low:.1%} to {high:.1%}); mean over classes "
+            f"told right (95 % interval {low:.1%} to {high:.1%}); {mean_in_words(figures)} "
             f"<b>{figures['balanced_accuracy']:.1%}</b>. Calibration error {before:.3f} before and "
-            f"{after:.3f} after temperature scaling."
+            f"{after:.3f} after temperature scaling. {unknown_in_words(figures)}"
         )
         names = report["class_names"]
         self._show_confusion(figures["confusion_matrix"], names)
@@ -106,13 +110,17 @@ class TrainingResult(QWidget):
             table.setItem(row, 0, _cell(str(figures["n"])))
             for column, name in enumerate(_COLUMNS, 1):
                 value = figures[name]
-                table.setItem(row, column, _cell("-" if value is None else f"{value:.1%}"))
+                item = _cell("-" if value is None else f"{value:.1%}")
+                if not figures["n"]:
+                    item.setToolTip(_NOT_HELD_BACK)
+                table.setItem(row, column, item)
         table.fit()
 
 
 def _table(name: str) -> FittedTable:
     table = FittedTable(name)
     table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+    table.setHorizontalHeader(UprightHeader())
     table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     # As wide as the panel, never wider: what does not fit scrolls.
     table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)

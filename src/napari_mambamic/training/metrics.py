@@ -39,8 +39,13 @@ def evaluate(
         ``sensitivity``, ``specificity``, ``f1`` and ``auc`` (one class against the rest), each from
         0 to 1; ``intervals`` with the 2.5 and 97.5 % quantiles of the first two (where nothing or
         everything is right, which no resampling changes, of the exact binomial distribution);
-        ``per_class``; ``confusion_matrix`` with true classes as rows.  Means are over the classes
-        that occur.
+        ``per_class``; ``confusion_matrix`` with true classes as rows.
+
+        Of a class without samples (its ``n`` is 0) ``sensitivity`` and ``auc`` have no meaning, and
+        nothing that is told to be of it can be right: it has None for these, ``precision`` and
+        ``f1``, and means leave it out.  The macro means of scikit-learn, which the papers report,
+        do so too unless the class is predicted; then they count it as 0.  A class that has
+        samples and is never predicted counts as precision 0 in both.
     """
     n_classes = len(class_names)
     predicted = probabilities.argmax(axis=1)
@@ -54,6 +59,7 @@ def evaluate(
         precision = np.where(called > 0, hits / called, 0.0)
         specificity = (rest - (called - hits)) / rest
         f1 = np.where(hits > 0, 2 * precision * sensitivity / (precision + sensitivity), 0.0)
+        precision, f1 = (np.where(present, values, np.nan) for values in (precision, f1))
     auc = np.array([_auc(labels == k, probabilities[:, k]) for k in range(n_classes)])
     columns = {
         "precision": precision,

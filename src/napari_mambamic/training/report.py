@@ -80,12 +80,35 @@ def wrong_samples(report: dict[str, Any]) -> list[tuple[int, int, int, float]]:
     return sorted((f for f in figures if f[1] != f[2]), key=lambda f: -f[3])
 
 
+def mean_in_words(figures: dict[str, Any]) -> str:
+    """Say over which classes means of these figures are.
+
+    >>> mean_in_words({"per_class": {"a": {"n": 4}, "b": {"n": 0}, "c": {"n": 2}}})
+    'mean over the 2 classes with samples'
+    """
+    counts = [row["n"] for row in figures["per_class"].values()]
+    if all(counts):
+        return "mean over classes"
+    return f"mean over the {sum(n > 0 for n in counts)} classes with samples"
+
+
+def unknown_in_words(figures: dict[str, Any]) -> str:
+    """Say which classes have no samples among these, and what this means; else nothing."""
+    names = [name for name, row in figures["per_class"].items() if not row["n"]]
+    if not names:
+        return ""
+    return (
+        f"No sample of {', '.join(names)} was held back, so its figures are not known, and means "
+        f"leave it out. Label this class in more images or places."
+    )
+
+
 def _headline(report: dict[str, Any]) -> str:
     figures = report["validation"]
     low, high = figures["intervals"]["overall_accuracy"]
     return (
         f"{figures['overall_accuracy']:.1%} of {figures['n']} validation samples are told right "
-        f"(95 % interval {low:.1%} to {high:.1%}); mean over classes "
+        f"(95 % interval {low:.1%} to {high:.1%}); {mean_in_words(figures)} "
         f"{figures['balanced_accuracy']:.1%}. Trained for {report['seconds'] / 60:.1f} minutes on "
         f"{report['device']}."
     )
@@ -104,9 +127,9 @@ def _figures(figures: dict[str, Any], part: str) -> str:
         for name, row in figures["per_class"].items()
     ]
     means = [_percent(figures.get(column)) for column in columns]
-    rows.append(["mean over classes", figures["n"], *means])
-    overall = figures["overall_accuracy"]
-    return f"<h2>Figures ({part})</h2><p>Overall accuracy {overall:.2%}.</p>" + table(
+    rows.append([mean_in_words(figures), figures["n"], *means])
+    told = f"Overall accuracy {figures['overall_accuracy']:.2%}. {unknown_in_words(figures)}"
+    return f"<h2>Figures ({part})</h2><p>{escape(told)}</p>" + table(
         ["class", "samples", *columns], rows
     )
 

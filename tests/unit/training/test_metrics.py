@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
@@ -54,9 +56,13 @@ def test_a_class_that_does_not_occur_is_left_out_of_the_means():
     probabilities = softmax(np.array([[5.0, 0, 0], [0, 5, 0], [0, 0, 5], [5, 0, 0]]))
     figures = evaluate(probabilities, np.array([0, 1, 1, 0]), NAMES, resamples=10)
     assert figures["sensitivity"] == pytest.approx(0.75)
-    assert figures["per_class"]["c"]["sensitivity"] is None
-    assert figures["per_class"]["c"]["n"] == 0
-    assert figures["per_class"]["c"]["precision"] == 0
+    assert figures["precision"] == pytest.approx((1 + 1) / 2)
+    assert figures["f1"] == pytest.approx((1 + 2 / 3) / 2)
+    row = json.loads(json.dumps(figures))["per_class"]["c"]
+    assert row["n"] == 0
+    assert [row[name] for name in ("precision", "sensitivity", "f1", "auc")] == [None] * 4
+    # One of four samples of other classes is told to be of it: that can be measured.
+    assert row["specificity"] == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
