@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Points, Shapes
+from napari.layers import Image, Labels, Layer, Points, Shapes
 from napari.qt.threading import create_worker
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
@@ -79,7 +79,10 @@ class ClassifyPanel(RunPanel):
         self._n_unsure = 0
 
         self.image = LayerBox(napari_viewer, Image, "Image")
-        self.image.setToolTip("The image to classify; of a volume, the plane in view")
+        self.image.setToolTip(
+            "The image to classify: the one that is selected in the layer list, or choose here. Of "
+            "a volume, the plane in view"
+        )
         self.cut = QComboBox()
         self.cut.addItems(CUTS)
         self.cut.setAccessibleName("Cut")
@@ -145,6 +148,11 @@ class ClassifyPanel(RunPanel):
         self.weights.changed.connect(self._show_weights)
         self._show_weights()
         self._show_fields()
+        self.image.follow_selection(napari_viewer, unless=self._is_channel)
+
+    def _is_channel(self, layer: Layer) -> bool:
+        """Whether a layer is chosen as a channel of the weights: then it is not another image."""
+        return layer in [source.layer for source in self.channels.sources or ()]
 
     def _build_advanced(self) -> None:
         self.tile_size = QSpinBox()

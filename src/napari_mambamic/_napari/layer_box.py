@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from napari.components import ViewerModel
@@ -57,6 +58,32 @@ class LayerBox(QComboBox):
     def choose(self, layer: Layer) -> None:
         """Choose a layer that the viewer has."""
         self.setCurrentIndex(self._shown.index(layer))
+
+    def follow(self, layer: Layer | None) -> None:
+        """Choose a layer, if it is among those that are offered."""
+        if layer in self._shown and layer is not None:
+            self.choose(layer)
+
+    def follow_selection(
+        self, viewer: ViewerModel, *, unless: Callable[[Layer], bool] = lambda layer: False
+    ) -> None:
+        """Choose the layer that is selected in the layer list, now and whenever that changes.
+
+        Parameters
+        ----------
+        viewer : napari.Viewer
+        unless : callable, optional
+            Tells layers that are selected for another reason.
+        """
+        self._unless = unless
+        selection = viewer.layers.selection
+        selection.events.active.connect(self._take_selected)
+        if selection.active is not None and not unless(selection.active):
+            self.follow(selection.active)
+
+    def _take_selected(self, event: Any) -> None:
+        if event.value is not None and not self._unless(event.value):
+            self.follow(event.value)
 
     def _offers(self, layer: Layer) -> bool:
         """Whether a layer of the kind may be chosen: what the plugin wrote is not its own input."""
