@@ -59,11 +59,6 @@ class LayerBox(QComboBox):
         """Choose a layer that the viewer has."""
         self.setCurrentIndex(self._shown.index(layer))
 
-    def follow(self, layer: Layer | None) -> None:
-        """Choose a layer, if it is among those that are offered."""
-        if layer in self._shown and layer is not None:
-            self.choose(layer)
-
     def follow_selection(
         self, viewer: ViewerModel, *, unless: Callable[[Layer], bool] = lambda layer: False
     ) -> None:
@@ -76,14 +71,20 @@ class LayerBox(QComboBox):
             Tells layers that are selected for another reason.
         """
         self._unless = unless
+        self._followed: Layer | None = None
         selection = viewer.layers.selection
         selection.events.active.connect(self._take_selected)
-        if selection.active is not None and not unless(selection.active):
-            self.follow(selection.active)
+        self._take(selection.active)
 
     def _take_selected(self, event: Any) -> None:
-        if event.value is not None and not self._unless(event.value):
-            self.follow(event.value)
+        self._take(event.value)
+
+    def _take(self, layer: Layer | None) -> None:
+        # What was followed last is selected again when layers over it come and go: that is no wish
+        # to leave what was chosen here since.
+        if layer in self._shown and layer not in (None, self._followed) and not self._unless(layer):
+            self._followed = layer
+            self.choose(layer)
 
     def _offers(self, layer: Layer) -> bool:
         """Whether a layer of the kind may be chosen: what the plugin wrote is not its own input."""
