@@ -21,7 +21,7 @@ def written_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         The disk is full, the folder is missing or read-only.  What was at `path` is untouched.
     """
     path = Path(path)
-    _check_folder_of(path)
+    check_folder_of(path)
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -49,7 +49,7 @@ def folder_written_atomically(
         There is something at `path` that `may_replace` says no to, or as in `written_atomically`.
     """
     path = Path(path)
-    _check_folder_of(path)
+    check_folder_of(path)
     if path.exists() and not may_replace(path):
         raise ExportError(
             f"{path} is there already and was not saved by napari-mambamic. Choose another name, "
@@ -72,7 +72,8 @@ def folder_written_atomically(
         raise _not_written(path, error) from error
 
 
-def _check_folder_of(path: Path) -> None:
+def check_folder_of(path: Path) -> None:
+    """Refuse a place whose folder is missing: before the work, where the work takes long."""
     if not path.parent.is_dir():
         raise ExportError(f"There is no folder {path.parent}. Create it or choose another.")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import check_folder_of, written_atomically
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _WEIGHTS_HELP = "a name that 'mambamic weights' lists, or a .safetensors file"
+_NETWORKS_HELP = "mambamic-t, -s or -b, or medmamba-t, -s or -b"
+_DEVICE_HELP = "auto (default), cuda, mps or cpu"
 _TILE_SIZE_HELP = "side of a tile in the image; by default as the weights were trained"
 _PIXEL_SIZE_HELP = "micrometres per pixel, where the file does not say it or says it wrong"
 _PIXELS_HELP = "take the tile size of the weights in px, whatever the pixel size is"
@@ -33,7 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     The exit code is 2 when some images could be classified and others could not.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 1
+    options = parser.parse_args(arguments)
     try:
         return int(options.run(options) or 0)
     except MambamicError as error:
@@ -78,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         help="one or several of csv (default), parquet, geojson, geojson.gz, ome.zarr, png",
     )
     classify.add_argument("--weights", default="default", help=_WEIGHTS_HELP)
-    classify.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    classify.add_argument("--device", default="auto", help=_DEVICE_HELP)
     classify.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     classify.add_argument(
         "--dask", metavar="ADDRESS", help="of a cluster's scheduler, or its scheduler file"
@@ -166,7 +172,11 @@ def _parser() -> argparse.ArgumentParser:
         help="class folders, a .csv, .npz or .mambamic.json file, or a folder with VOC .xml boxes",
     )
     train.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.safetensors")
-    train.add_argument("--start", default="default", help="weights to start from, or 'scratch'")
+    train.add_argument(
+        "--start",
+        default="default",
+        help=f"{_WEIGHTS_HELP}, or 'scratch'; by default blood-cells-t",
+    )
     train.add_argument(
         "--mode",
         choices=["head", "last stage", "all"],
@@ -174,7 +184,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what may change: head takes seconds, last stage minutes; all by default",
     )
     train.add_argument(
-        "--network", default="mambamic-t", help="with --start scratch: which network"
+        "--network",
+        default="mambamic-t",
+        help=f"with --start scratch: {_NETWORKS_HELP}; mambamic-t by default",
     )
     train.add_argument(
         "--recipe",
@@ -209,8 +221,10 @@ def _parser() -> argparse.ArgumentParser:
         "picture does",
     )
     train.add_argument("--seed", type=int, metavar="N", help="another one, another split")
-    train.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
-    train.add_argument("--folder", type=Path, help="keep the state there, and go on from it")
+    train.add_argument("--device", default="auto", help=_DEVICE_HELP)
+    train.add_argument(
+        "--folder", type=Path, metavar="DIR", help="keep the state there, and go on from it"
+    )
     train.set_defaults(run=_train)
 
     robustness = commands.add_parser(
@@ -226,7 +240,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="FILE", help="*.html; figures go to *.json"
     )
     robustness.add_argument("--weights", default="default", help=_WEIGHTS_HELP)
-    robustness.add_argument("--device", default="auto", help="auto, cuda, mps or cpu")
+    robustness.add_argument("--device", default="auto", help=_DEVICE_HELP)
     robustness.add_argument("--tile-size", type=int, metavar="PX", help=_TILE_SIZE_HELP)
     robustness.add_argument(
         "--pixel-size", type=float, metavar="UM", dest="pixel_size_um", help=_PIXEL_SIZE_HELP
@@ -260,21 +274,50 @@ def _parser() -> argparse.ArgumentParser:
     weights.set_defaults(run=_weights)
     actions = weights.add_subparsers(metavar="[ACTION]")
     imported = actions.add_parser("import", help="register a published .pth state dict")
-    imported.add_argument("file", type=Path, metavar="FILE")
-    imported.add_argument("--network", required=True, help="such as mambamic-t or medmamba-s")
+    imported.add_argument(
+        "file", type=Path, metavar="FILE", help="*.pth, as the papers' code saves"
+    )
+    imported.add_argument("--network", required=True, help=_NETWORKS_HELP)
     imported.add_argument(
         "--classes", nargs="+", required=True, metavar="NAME", help="in the order of training"
     )
     imported.add_argument("--name", help="to register it by; by default the file's")
-    imported.add_argument("--patch-size", type=int, default=224, metavar="PX")
-    imported.add_argument("--tile-size", type=int, metavar="PX", help="by default the patch size")
-    imported.add_argument("--mean", type=float, nargs="+", default=[0.5, 0.5, 0.5])
-    imported.add_argument("--std", type=float, nargs="+", default=[0.5, 0.5, 0.5])
-    imported.add_argument("--trained-on", default="", metavar="TEXT")
-    imported.add_argument("--licence", default="not stated")
+    imported.add_argument(
+        "--patch-size",
+        type=int,
+        default=224,
+        metavar="PX",
+        help="side of the images that the network was trained on; 224 by default",
+    )
+    imported.add_argument(
+        "--tile-size",
+        type=int,
+        metavar="PX",
+        help="side of what is cut from an image; by default the patch size",
+    )
+    imported.add_argument(
+        "--mean",
+        type=float,
+        nargs="+",
+        default=[0.5, 0.5, 0.5],
+        help="of each channel, of values from 0 to 1, as in training; 0.5 by default",
+    )
+    imported.add_argument(
+        "--std",
+        type=float,
+        nargs="+",
+        default=[0.5, 0.5, 0.5],
+        help="standard deviation, likewise; 0.5 by default",
+    )
+    imported.add_argument(
+        "--trained-on", default="", metavar="TEXT", help="what is known of the training data"
+    )
+    imported.add_argument("--licence", default="not stated", help="of the weights")
     imported.set_defaults(run=_import_weights)
     fetched = actions.add_parser("fetch", help="download registered weights")
-    fetched.add_argument("names", nargs="+", metavar="NAME")
+    fetched.add_argument(
+        "names", nargs="+", metavar="NAME", help="as 'mambamic weights' lists them"
+    )
     fetched.set_defaults(run=_fetch_weights)
     added = actions.add_parser("add", help="register .safetensors files with their manifests")
     added.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of such files")
@@ -295,27 +338,38 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     bench = commands.add_parser("bench", help="measure the speed against the published layout")
-    bench.add_argument("--networks", nargs="+", default=["mambamic-t"], metavar="NAME")
-    bench.add_argument("--patch-size", type=int, default=224, metavar="PX")
+    bench.add_argument(
+        "--networks",
+        nargs="+",
+        default=["mambamic-t"],
+        metavar="NAME",
+        help=f"{_NETWORKS_HELP}; mambamic-t by default",
+    )
+    bench.add_argument(
+        "--patch-size", type=int, default=224, metavar="PX", help="side of a patch; 224 by default"
+    )
     bench.add_argument("--batch-size", type=int, metavar="N", help="8 on a CPU, 256 on a GPU")
     bench.add_argument(
         "--parts",
         nargs="+",
         default=["forward", "batches", "training", "memory"],
         choices=["forward", "batches", "training", "memory"],
+        help="what to measure; all by default",
     )
     bench.add_argument(
         "--end-to-end",
         action="store_true",
         help="instead: classify an image from memory, zarr and TIFF, against the network alone",
     )
-    bench.add_argument("--device", default="auto")
-    bench.add_argument("--json", type=Path, metavar="FILE")
+    bench.add_argument("--device", default="auto", help=_DEVICE_HELP)
+    bench.add_argument("--json", type=Path, metavar="FILE", help="save the figures there")
     bench.set_defaults(run=_bench)
     return parser
 
 
 def _demo(options: argparse.Namespace) -> None:
+    if options.screenshot:
+        check_folder_of(options.screenshot)
     try:
         from napari_mambamic._napari.demo import run_demo
     except ImportError as error:
@@ -419,6 +473,7 @@ def _robustness(options: argparse.Namespace) -> None:
 
     if options.most < 1:
         raise ImageError(f"The most patches are {options.most}. Choose at least 1.")
+    check_folder_of(options.out)
     classifier = load_classifier(options.weights, device=options.device)
     steps: Generator[Progress, None, RobustnessReport]
     if _holds_samples(options.source):
@@ -567,6 +622,8 @@ def _doctor(_: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.json:
+        check_folder_of(options.json)
     if options.end_to_end:
         from napari_mambamic.bench.end_to_end import end_to_end_table, measure_end_to_end
 
@@ -600,7 +657,9 @@ def _print_batch(progress: BatchProgress) -> None:
     if progress.message:
         print(progress.message, file=sys.stderr)
     elif outcome is not None and outcome.status == "failed":
-        print(f"mambamic: {number}{outcome.sentence}", file=sys.stderr)
+        is_named = outcome.path.name in outcome.sentence
+        name = "" if is_named else f"{outcome.path}: "
+        print(f"mambamic: {number}{name}{outcome.sentence}", file=sys.stderr)
     elif outcome is not None:
         told = [f"{number}{outcome.path} -> {', '.join(map(str, outcome.files))}"]
         told += [outcome.sentence] if outcome.sentence else []

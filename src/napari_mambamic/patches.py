@@ -135,7 +135,8 @@ def check_channels(n_channels: int, spec: PatchSpec, *, are_colours: bool = True
         return
     raise ChannelMismatch(
         f"The image has {n_channels} channels and the weights expect {wanted} "
-        f"({', '.join(spec.channels)}). Choose {wanted} of its channels, or other weights."
+        f"({', '.join(spec.channels)}). Choose {wanted} of its channels (channels= "
+        f"in a script, --channels on the command line), or other weights."
     )
 
 

@@ -358,7 +358,8 @@ def test_weights_that_cannot_be_used_are_explained(panel, image, tmp_path, finis
 def test_lists_follow_the_viewer(viewer, panel, image):
     assert panel.image.layer is not None
     other = viewer.add_image(np.zeros((99, 99)), name="other")
-    assert panel.image.layer.name == "cells"
+    assert panel.image.layer.name == "other"  # opened last, so it is the one that is meant
+    panel.image.choose(image)
     panel.image.choose(other)
     other.name = "renamed"
     assert panel.image.currentText() == "renamed"

@@ -57,6 +57,9 @@ def test_classify_reads_slides_and_stacks_and_tells_the_plane(sheet, tmp_path, c
         (["classify", "none.png"], "none.png cannot be read"),
         (["classify", "none.png", "--out", "nowhere/else"], "There is no folder nowhere"),
         (["classify", "none.png", "--weights", "mine"], "no weights 'mine'"),
+        (["robustness", "cells", "--out", "nowhere/page.html"], "There is no folder nowhere"),
+        (["bench", "--json", "nowhere/bench.json"], "There is no folder nowhere"),
+        (["demo", "--screenshot", "nowhere/demo.png"], "There is no folder nowhere"),
     ],
 )
 def test_an_error_is_a_sentence_and_an_exit_code(arguments, words, capsys):
@@ -64,6 +67,22 @@ def test_an_error_is_a_sentence_and_an_exit_code(arguments, words, capsys):
     said = capsys.readouterr().err
     assert words in said
     assert "Traceback" not in said
+
+
+def test_channels_that_are_no_colours_are_refused_with_the_name_of_the_file(tmp_path, capsys):
+    pixels = np.zeros((4, 96, 96), np.uint16)
+    tifffile.imwrite(tmp_path / "four.ome.tif", pixels, metadata={"axes": "CYX"})
+    for arguments in (["classify"], ["robustness", "--out", "page.html"]):
+        assert main([*arguments, str(tmp_path / "four.ome.tif")]) == 1
+        said = capsys.readouterr().err
+        assert "has 4 channels and the weights expect 3" in said
+        assert "--channels" in said
+        assert ("four.ome.tif: " in said) == (arguments == ["classify"])
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == 1
+    assert "classify the tiles of image files" in capsys.readouterr().out
 
 
 def test_the_folder_of_the_results_is_made(tmp_path, capsys):
@@ -77,9 +96,10 @@ def test_the_folder_of_the_results_is_made(tmp_path, capsys):
 
 
 def test_every_option_says_what_it_is(capsys):
-    for command in ("classify", "train", "robustness", "compare"):
+    actions = [f"weights {name}" for name in ("import", "fetch", "add", "export-wsinfer")]
+    for command in ("demo", "classify", "train", "robustness", "compare", "bench", *actions):
         with pytest.raises(SystemExit):
-            main([command, "--help"])
+            main([*command.split(), "--help"])
         lines = capsys.readouterr().out.partition("options:")[2].splitlines()
         for line, following in zip(lines, [*lines[1:], ""], strict=True):
             if line.startswith("  -"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Points, Shapes
+from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -81,7 +81,10 @@ class ClassifyPanel(RunPanel):
         self._n_there = 0  # tiles that an earlier run had done
 
         self.image = LayerBox(napari_viewer, Image, "Image")
-        self.image.setToolTip("The image to classify; of a stack, the planes chosen below")
+        self.image.setToolTip(
+            "The image to classify: the one that is selected in the layer list, or choose here. Of "
+            "a stack, the planes chosen below"
+        )
         self.cut = QComboBox()
         self.cut.addItems(CUTS)
         self.cut.setAccessibleName("Cut")
@@ -149,6 +152,11 @@ class ClassifyPanel(RunPanel):
         self.weights.changed.connect(self._show_weights)
         self._show_weights()
         self._show_fields()
+        self.image.follow_selection(napari_viewer, unless=self._is_channel)
+
+    def _is_channel(self, layer: Layer) -> bool:
+        """Whether a layer is chosen as a channel of the weights: then it is not another image."""
+        return layer in [source.layer for source in self.channels.sources or ()]
 
     def _build_advanced(self) -> None:
         self.tile_size = QSpinBox()

@@ -10,6 +10,7 @@ from napari.qt import get_qapp
 
 import napari
 from napari_mambamic._napari.classify_panel import ClassifyPanel
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.sample_data import blood_cells
 from napari_mambamic._napari.virtual_display import display_for_pictures
 from napari_mambamic.errors import DeviceError
@@ -52,8 +53,7 @@ def open_demo() -> tuple[napari.Viewer, ClassifyPanel]:
     viewer.window.resize(WIDTH, HEIGHT)
     for data, keywords, kind in blood_cells():
         viewer.add_layer(Layer.create(data, keywords, kind))
-    panel = ClassifyPanel(viewer)
-    viewer.window.add_dock_widget(panel, name="Classify tiles and cells", area="right")
+    panel = open_panel(viewer, "Classify tiles and cells")
     _wait(0.5)
     viewer.reset_view()
     return viewer, panel

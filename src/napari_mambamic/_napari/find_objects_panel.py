@@ -74,6 +74,7 @@ class FindObjectsPanel(RunPanel):
         self.image.chosen.connect(self._take_image)
         # A panel that goes away takes its preview with it, see also `hideEvent`.
         self.destroyed.connect(self._preview.close)
+        self._tab.came_to_front.connect(self._take_front)
         self._take_image()
 
     @property
@@ -100,7 +101,11 @@ class FindObjectsPanel(RunPanel):
 
     def _build_form(self) -> None:
         self.image = LayerBox(self._viewer, Image, "Image")
-        self.image.setToolTip("The image to find objects in; of a volume, the plane in view")
+        self.image.setToolTip(
+            "The image to find objects in: the one that is selected in the layer list, or choose "
+            "here. Of a volume, the plane in view"
+        )
+        self.image.follow_selection(self._viewer)
         self.channel = QComboBox()
         for text, channel in CHANNELS.items():
             self.channel.addItem(text, channel)
@@ -236,15 +241,19 @@ class FindObjectsPanel(RunPanel):
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
         if not event.spontaneous():  # a window that is minimised comes back as it was
-            self._is_away = True
-            self._preview.close()
+            self._take_front(False)
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
+        self._take_front(True)
+
+    def _take_front(self, is_in_front: bool) -> None:
+        """The preview is there while the panel is to be seen."""
+        was_away, self._is_away = self._is_away, not is_in_front
         if self._is_away:
-            self._is_away = False
-            if self._made is None:
-                self._refresh()
+            self._preview.close()
+        elif was_away and self._made is None:
+            self._refresh()
 
     def _show_settings(self, settings: ObjectSettings) -> None:
         self.automatic.setChecked(settings.threshold == "auto")

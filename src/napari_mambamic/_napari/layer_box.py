@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from napari.components import ViewerModel
@@ -57,6 +58,33 @@ class LayerBox(QComboBox):
     def choose(self, layer: Layer) -> None:
         """Choose a layer that the viewer has."""
         self.setCurrentIndex(self._shown.index(layer))
+
+    def follow_selection(
+        self, viewer: ViewerModel, *, unless: Callable[[Layer], bool] = lambda layer: False
+    ) -> None:
+        """Choose the layer that is selected in the layer list, now and whenever that changes.
+
+        Parameters
+        ----------
+        viewer : napari.Viewer
+        unless : callable, optional
+            Tells layers that are selected for another reason.
+        """
+        self._unless = unless
+        self._followed: Layer | None = None
+        selection = viewer.layers.selection
+        selection.events.active.connect(self._take_selected)
+        self._take(selection.active)
+
+    def _take_selected(self, event: Any) -> None:
+        self._take(event.value)
+
+    def _take(self, layer: Layer | None) -> None:
+        # What was followed last is selected again when layers over it come and go: that is no wish
+        # to leave what was chosen here since.
+        if layer in self._shown and layer not in (None, self._followed) and not self._unless(layer):
+            self._followed = layer
+            self.choose(layer)
 
     def _offers(self, layer: Layer) -> bool:
         """Whether a layer of the kind may be chosen: what the plugin wrote is not its own input."""

@@ -31,11 +31,6 @@ class ResultBox(LayerBox):
     def _offers(self, layer: Layer) -> bool:
         return bool(results_of(layer))
 
-    def follow(self, layer: Layer | None) -> None:
-        """Choose a layer, if it is one of classes."""
-        if layer in self._shown:
-            self.choose(layer)
-
 
 def followed_layer(viewer: ViewerModel, last: Layer | None) -> Layer | None:
     """The selected layer of classes, else the last one that was followed, else the topmost."""

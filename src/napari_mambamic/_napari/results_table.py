@@ -30,6 +30,7 @@ from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, region
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
+from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
 from napari_mambamic._napari.to_layers import colours_in, results_of
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
@@ -181,6 +182,7 @@ class ResultsTable(QWidget):
         layout.addWidget(self.save_button)
         layout.addStretch(0)
         SameLetters(self.message, self)
+        StandsAsTab(self)
 
         layers = napari_viewer.layers
         layers.selection.events.active.connect(self._follow)

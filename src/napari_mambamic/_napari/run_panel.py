@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.letters import SameLetters
+from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 
@@ -56,6 +57,7 @@ class RunPanel(QScrollArea):
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._width = width
+        self._tab = StandsAsTab(self)
 
     @property
     def is_running(self) -> bool:

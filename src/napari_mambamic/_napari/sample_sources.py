@@ -68,7 +68,10 @@ class SampleSources(QWidget):
         self.kind.setAccessibleName("Samples from")
         self.kind.setToolTip("How you tell which tile or cell is of which class")
         self.image = LayerBox(viewer, Image, "Image")
-        self.image.setToolTip("The image that is annotated")
+        self.image.setToolTip(
+            "The image that is annotated: the one selected in the layer list, or choose here"
+        )
+        self.image.follow_selection(viewer)
         self.layers = {
             kind: LayerBox(viewer, kind, kind.__name__) for kind in (Points, Shapes, Labels)
         }

@@ -218,6 +218,7 @@ class TrainPanel(RunPanel):
             name=f"{names[true]} told {names[predicted]}",
             rgb=rgb,
             channel_axis=None if rgb else 0,
+            metadata={"mambamic": "samples"},
         )
         where = "; ".join(self.samples.name_of(i) for i in chosen[:5])
         self._say(f"{len(chosen)} samples: {where}{' ...' if len(chosen) > 5 else ''}")

@@ -53,7 +53,7 @@ class WhyPanel(RunPanel):
         self._lay_out(self.form, self._one_row, self.click, self._actions, self.progress)
         self.widget().layout().insertWidget(5, self.message)
         self.result.chosen.connect(self._follow_result)
-        napari_viewer.layers.selection.events.active.connect(self._follow_selection)
+        self.result.follow_selection(napari_viewer)
         self._follow_result()
 
     def start(self) -> None:
@@ -106,9 +106,6 @@ class WhyPanel(RunPanel):
         self._one_row = QHBoxLayout()
         self._one_row.addWidget(self.number, 1)
         self._one_row.addWidget(self.one_button, 2)
-
-    def _follow_selection(self, event: Any) -> None:
-        self.result.follow(event.value)
 
     def _follow_result(self) -> None:
         """Offer the classes and the numbers of the chosen result."""

@@ -120,6 +120,7 @@ def iter_robustness_of_tiles(
     seed: int = 0,
 ) -> Generator[Progress, None, RobustnessReport]:
     """One batch and perturbation at a time: what `robustness_of_tiles` drains."""
+    check_channels(image.n_channels, classifier.manifest.patch, are_colours=image.has_colours)
     side = classifier.manifest.patch.patch_size
 
     def read(some: NDArray[np.intp]) -> tuple[NDArray[Any], int]:

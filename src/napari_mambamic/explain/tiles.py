@@ -111,7 +111,7 @@ def iter_explain(
             pyramid = pyramid.with_channels(channels)
     else:
         tiles = results
-    check_channels(pyramid.n_channels, classifier.manifest.patch)
+    check_channels(pyramid.n_channels, classifier.manifest.patch, are_colours=pyramid.has_colours)
     chosen = np.arange(len(tiles)) if numbers is None else np.asarray(numbers, np.intp)
     if labels is not None:
         chosen = chosen[labels[chosen] >= 0]
