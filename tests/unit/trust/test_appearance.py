@@ -173,3 +173,20 @@ def test_weights_trained_here_know_the_look_of_their_samples(cells, tmp_path):
     for name, pixels in changed(images.reshape(-1, 96, 3)).items():
         strange = mine.predict(pixels.astype(np.uint8).reshape(images.shape)).distances > limit
         assert strange.mean() > 0.9, name
+
+
+def test_light_that_training_varies_is_less_strange(cells):
+    images = cells.reshape(96, 96, 96, 3)
+    samples = samples_from_arrays(images, np.repeat(range(8), 12), class_names=[*"abcdefgh"])
+    darker = (images * 0.88).astype(np.uint8)
+    strangeness = {}
+    for augmentation in ("none", "bright-field"):
+        config = TrainConfig(
+            mode="head", device="cpu", validation_share=0.4, augmentation=augmentation
+        )
+        checkpoint = fine_tune(samples, config=config)
+        found = checkpoint.classifier(device="cpu").predict(darker).distances
+        strangeness[augmentation] = (
+            np.median(found) / checkpoint.manifest.trust["distance"]["threshold"]
+        )
+    assert strangeness["bright-field"] < 0.9 * strangeness["none"]
