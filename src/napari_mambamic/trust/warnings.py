@@ -83,7 +83,8 @@ def warnings_of(
     found = [unlike, cause]
     if distances is not None and cause is None:
         found.append(another_size(results, image, spec, distances))
-    found += [wrong_pixel_size(results, spec), constant_output(results)]
+    found += [larger_than_the_image(results), wrong_pixel_size(results, spec)]
+    found.append(constant_output(results))
     if unlike is None:
         found.append(one_class(results))
     found += [sure_of_nothing(results, look), overexposed(results, look)]
@@ -172,6 +173,18 @@ def wrong_pixel_size(results: TileResults, spec: PatchSpec) -> str | None:
     )
 
 
+def larger_than_the_image(results: TileResults) -> str | None:
+    """Tiles hold more of what was made up beyond the border than of the image."""
+    height, width = results.provenance["image"]["plane_shape"]
+    size = max(tile.size for tile in results.tiles)
+    if results.object_ids is not None or size**2 < 2 * min(size, height) * min(size, width):
+        return None
+    return (
+        f"The tiles are {size} px wide, and the image has only {width} x {height} px: most of each "
+        f"tile is a mirror image of what lies inside. Choose a smaller tile size."
+    )
+
+
 def constant_output(results: TileResults) -> str | None:
     """All tiles get nearly the same probabilities, and none is sure."""
     known = results.probabilities[results.is_done]
@@ -207,15 +220,22 @@ def sure_of_nothing(results: TileResults, look: Look) -> str | None:
     """Tiles that hold only glass or darkness get a class all the same."""
     least = _ranges(results).get("contrast", [_LEAST_CONTRAST])[0]
     contrast = look.pixels.contrast
-    # Otsu's rule finds something in any noise, so flat tiles are empty whatever it says.
-    empty = (contrast < least) & (~look.holds_something | (contrast < least / 2))
+    # Otsu's rule finds something in any noise, so flat tiles are empty whatever it says.  Red cells
+    # have half the contrast of white ones and are not nothing.
+    flat = contrast < min(least / 2, _LEAST_CONTRAST)
+    empty = flat | ((contrast < least) & ~look.holds_something)
+    if results.object_ids is not None:  # somebody saw something there
+        empty = flat
     sure = results.probabilities[look.tiles].max(axis=1) >= _SURE
     wrong = look.tiles[empty & sure]
     if len(wrong) < _FEW or len(wrong) < _NOTABLE * len(look.tiles):
         return None
     labels = results.labels[wrong]
     often = results.class_names[int(np.bincount(labels).argmax())]
-    what_to_do = "tick 'Skip background' (skip_background=True in a script) to leave them out."
+    what_to_do = (
+        "leave them out with 'Skip background' (skip_background=True in scripts, --skip-background "
+        "on the command line)."
+    )
     if results.object_ids is not None:
         what_to_do = "remove objects and points where there is nothing."
     return (

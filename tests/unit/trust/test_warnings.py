@@ -143,6 +143,20 @@ def test_glass_among_cells_that_is_called_a_class(sheet, classifier):
     assert "empty" not in said(skipped)
 
 
+def test_tiles_that_are_larger_than_the_image(sheet, classifier):
+    results = classify_image(sheet[:200, :300], classifier, tile_size=500)
+    assert any("only 300 x 200 px" in sentence for sentence in results.warnings)
+    fits = classify_image(sheet[:200, :300], classifier, tile_size=220)
+    assert not any("Choose a smaller tile size" in sentence for sentence in fits.warnings)
+
+
+def test_pale_objects_are_not_called_glass(sheet, classifier):
+    pale = sheet * 0.2 + 0.8 * np.median(sheet, axis=(0, 1))
+    middles = np.stack(np.mgrid[48:768:96, 48:1152:96], axis=-1).reshape(-1, 2)
+    results = classify_objects(pale.astype(np.uint8), middles, classifier)
+    assert "empty" not in said(results)
+
+
 def test_a_network_that_gives_the_same_for_everything(sheet, classifier):
     dead = load_classifier(device="cpu")
     head = dead.network.head
