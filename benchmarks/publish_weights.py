@@ -66,6 +66,7 @@ CARDS = {
         "13,669 single cells of peripheral blood, 96 px",
     ),
 }
+FULL_NAMES = {"ig": "immature granulocyte"}  # of class folders
 
 
 def main() -> None:
@@ -80,6 +81,7 @@ def main() -> None:
     manifest = replace(
         manifest,
         name=options.name,
+        class_names=tuple(FULL_NAMES.get(name, name) for name in manifest.class_names),
         **asdict(card),
     )
     target = ROOT / "weights" / f"{options.name}.safetensors"
@@ -87,7 +89,10 @@ def main() -> None:
     shutil.copyfile(options.file, target)
     manifest.write(target.with_suffix(".json"))
     report = options.file.with_suffix(".report.json")
-    shutil.copyfile(report, target.with_suffix(".report.json"))
+    text = report.read_text(encoding="utf-8")
+    for short, full in FULL_NAMES.items():
+        text = text.replace(f'"{short}"', f'"{full}"')
+    target.with_suffix(".report.json").write_text(text, encoding="utf-8")
     registry = json.loads(REGISTRY.read_text(encoding="utf-8"))
     registry["weights"][options.name] = {
         "file": target.name,

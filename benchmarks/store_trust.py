@@ -48,8 +48,15 @@ from napari_mambamic.weights.checkpoint import (
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "src/napari_mambamic/weights/bundled"
 REGISTRY = ROOT / "src/napari_mambamic/weights/registry.json"
-ALWAYS_IN_FOCUS = ("red-cell-shapes-t", "smear-objects-t")  # trained before blur was a change
-SET_OF = {"red-cell-shapes-t": "chula", "smear-objects-t": "bccd", "cell-cycle-t": "jurkat"}
+# Trained before blur was among the changes.
+ALWAYS_IN_FOCUS = ("blood-cells-medmamba-t", "smear-objects-t")
+SET_OF = {
+    "blood-cells-s": "pbc",
+    "blood-cells-medmamba-t": "pbc",
+    "red-cell-shapes-t": "chula",
+    "smear-objects-t": "bccd",
+    "cell-cycle-t": "jurkat",
+}
 
 
 def samples_of(name: str, data: Path) -> tuple[np.ndarray, np.ndarray, list[np.ndarray], object]:

@@ -82,7 +82,7 @@ def test_channels_that_are_no_colours_are_refused_with_the_name_of_the_file(tmp_
 
 def test_without_a_command_the_help_is_shown(capsys):
     assert main([]) == 1
-    assert "classify the tiles of image files" in capsys.readouterr().out
+    assert "classify the tiles or objects of image files" in capsys.readouterr().out
 
 
 def test_the_folder_of_the_results_is_made(tmp_path, capsys):

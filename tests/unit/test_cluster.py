@@ -18,6 +18,7 @@ distributed = pytest.importorskip("distributed")
 
 from napari_mambamic import classify_many, read_results  # noqa: E402
 from napari_mambamic.cli import main  # noqa: E402
+from napari_mambamic.cluster import connected  # noqa: E402
 from napari_mambamic.errors import ClusterError, DeviceError  # noqa: E402
 
 OPTIONS = {"device": "cpu", "formats": ["parquet"], "batch_size": 4}
@@ -59,7 +60,7 @@ def same(out, other):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_worker_that_is_killed_midway_changes_nothing(cluster, slides, in_one_process, tmp_path):
-    with distributed.Client(cluster) as client:
+    with distributed.Client(cluster, set_as_default=False) as client:
         before = client.run(os.getpid)
         killed = []
 
@@ -116,7 +117,7 @@ def test_an_image_that_workers_do_not_see_is_named(cluster, slides, sheet, tmp_p
         tifffile.imwrite(tmp_path / name, sheet[:96], photometric="rgb")
     (tmp_path / "workers").mkdir()
     tifffile.imwrite(tmp_path / "workers" / "other.tif", sheet[:96, :192], photometric="rgb")
-    with distributed.Client(cluster) as client:
+    with distributed.Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
         client.run(os.chdir, tmp_path / "workers")
     paths = [f"/proc/self/cwd/{name}" for name in ("unseen.tif", "other.tif")]
@@ -140,6 +141,7 @@ def test_what_is_wrong_on_the_workers_is_raised_here(cluster, slides, tmp_path):
 
 def test_a_cluster_that_does_not_answer_is_a_sentence(slides, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("napari_mambamic.cluster._CONNECT_S", 0.5)
+    dask.config.config.pop("scheduler", None)  # what clients of other tests may have left
     for address, words in [
         ("tcp://127.0.0.1:9", "No Dask cluster answers at tcp://127.0.0.1:9"),
         ("nonsense://x", "No Dask cluster answers at nonsense"),
@@ -153,6 +155,13 @@ def test_a_cluster_that_does_not_answer_is_a_sentence(slides, tmp_path, monkeypa
         # What dask computes afterwards, such as the pixels of an image, it computes here.
         assert dask.config.get("scheduler", None) is None
         assert dask.base.get_scheduler() is None
+
+
+def test_dask_computes_here_again_after_a_run(cluster):
+    dask.config.config.pop("scheduler", None)
+    with connected(cluster.scheduler_address):
+        dask.config.set(scheduler="dask.distributed")  # as threads that overlap may leave it
+    assert dask.base.get_scheduler() is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")

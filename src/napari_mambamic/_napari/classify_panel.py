@@ -507,9 +507,7 @@ class ClassifyPanel(RunPanel):
 
     def _warn(self, everything: list[TileResults]) -> None:
         """Tell what makes the results doubtful, below the message."""
-        # What the classes are worth at all comes before what can be done about some of them.
-        sentences = sorted(told_once(everything), key=lambda each: "do not trust" not in each)
-        self.warnings.show_sentences(sentences)
+        self.warnings.show_sentences(list(told_once(everything)))
 
     def _show_unsure(self) -> None:
         """Show the last run with another threshold."""

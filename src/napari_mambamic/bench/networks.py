@@ -27,6 +27,7 @@ from napari_mambamic.networks import build_network
 from napari_mambamic.networks.lean import lean_copy
 from napari_mambamic.networks.selective_scan import back_end_for
 from napari_mambamic.networks.ss2d import SS2D
+from napari_mambamic.networks.triton_loading import load_triton
 from napari_mambamic.networks.yardsticks import ResNet18, published_layout, scan_left_out
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class _Bench:
         network = self.network(name).train()
         patches = self.patches(_TRAINING_BATCH, _TRAINING_SIZE)
         labels = torch.arange(_TRAINING_BATCH, device=self.device) % N_CLASSES
+        load_triton()  # before torch does, which it does to make an optimiser
         optimiser = torch.optim.AdamW(network.parameters())
 
         def step() -> Tensor:

@@ -7,6 +7,7 @@ or ``torchrun``.
 
 from __future__ import annotations
 
+import atexit
 import os
 from dataclasses import dataclass
 
@@ -61,6 +62,8 @@ class Processes:
                 "'napari-mambamic[multi-gpu]'."
             ) from error
         state = PartialState(cpu=cpu or not torch.cuda.is_available())
+        # Threads of a group that is still there when the interpreter goes may abort the process.
+        atexit.register(state.destroy_process_group)
         device = "cpu" if state.device.type == "cpu" else str(state.device)
         return cls(state.process_index, state.num_processes, device)
 

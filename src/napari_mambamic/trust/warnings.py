@@ -80,7 +80,7 @@ def warnings_of(
     look = look_at(results, image, spec)
     cause = unused_range(look, image, results) or of_another_kind(results, look, spec)
     unlike = unlike_training(results, is_explained=cause is not None)
-    found = [unlike, cause]
+    found = [cause, unlike]  # what matters most comes first
     if distances is not None and cause is None:
         found.append(another_size(results, image, spec, distances))
     found += [larger_than_the_image(results), wrong_pixel_size(results, spec)]
