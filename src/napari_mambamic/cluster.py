@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
-from dask import config
 from distributed import Client, Future, KilledWorker, WorkerPlugin, get_worker
 from numpy.typing import NDArray
 
@@ -268,25 +267,8 @@ def connected(dask: Any) -> Iterator[Client]:
         raise ClusterError(
             f"No Dask cluster answers at {dask} within {_CONNECT_S:.0f} s. {what_to_do}"
         ) from error
-    with _scheduler_kept(), client:
+    with client:
         yield client
-
-
-@contextmanager
-def _scheduler_kept() -> Iterator[None]:
-    """Leave dask computing where it did.
-
-    Threads of distributed set it to the cluster for a moment and then back to what they found; when
-    two of them overlap, what they found was the cluster, which would stay.
-    """
-    before = config.get("scheduler", None)
-    try:
-        yield
-    finally:
-        if before is None:
-            config.config.pop("scheduler", None)
-        else:
-            config.set(scheduler=before)
 
 
 @contextmanager

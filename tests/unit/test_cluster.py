@@ -18,7 +18,6 @@ distributed = pytest.importorskip("distributed")
 
 from napari_mambamic import classify_many, read_results  # noqa: E402
 from napari_mambamic.cli import main  # noqa: E402
-from napari_mambamic.cluster import connected  # noqa: E402
 from napari_mambamic.errors import ClusterError, DeviceError  # noqa: E402
 
 OPTIONS = {"device": "cpu", "formats": ["parquet"], "batch_size": 4}
@@ -85,7 +84,7 @@ def test_objects_beside_images_are_classified_on_a_cluster(cluster, slides, tmp_
         labels[row * 96 + 20 : row * 96 + 76, column * 96 + 24 : column * 96 + 70] = 90 - 2 * i
     tifffile.imwrite(tmp_path / "a.tif", labels)
     results = []
-    for out, more in (("here", {}), ("there", {"dask": cluster.get_client()})):
+    for out, more in (("here", {}), ("there", {"dask": cluster.scheduler_address})):
         classify_many(
             slides[:1], out=tmp_path / out, objects=tmp_path, object_scale=1.5, **more, **OPTIONS
         )
@@ -141,7 +140,6 @@ def test_what_is_wrong_on_the_workers_is_raised_here(cluster, slides, tmp_path):
 
 def test_a_cluster_that_does_not_answer_is_a_sentence(slides, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("napari_mambamic.cluster._CONNECT_S", 0.5)
-    dask.config.config.pop("scheduler", None)  # what clients of other tests may have left
     for address, words in [
         ("tcp://127.0.0.1:9", "No Dask cluster answers at tcp://127.0.0.1:9"),
         ("nonsense://x", "No Dask cluster answers at nonsense"),
@@ -155,13 +153,6 @@ def test_a_cluster_that_does_not_answer_is_a_sentence(slides, tmp_path, monkeypa
         # What dask computes afterwards, such as the pixels of an image, it computes here.
         assert dask.config.get("scheduler", None) is None
         assert dask.base.get_scheduler() is None
-
-
-def test_dask_computes_here_again_after_a_run(cluster):
-    dask.config.config.pop("scheduler", None)
-    with connected(cluster.scheduler_address):
-        dask.config.set(scheduler="dask.distributed")  # as threads that overlap may leave it
-    assert dask.base.get_scheduler() is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")

@@ -86,7 +86,7 @@ def test_a_dark_fluorescence_image_gets_three_sentences_at_most(classifier):
     nuclei = data.cell()  # 0 to 255, dark around the cell
     results = classify_image(nuclei, classifier)
     assert {"unlike", "inverted"} <= said(results)
-    unlike, cause, *others = results.warnings
+    cause, unlike, *others = results.warnings
     assert unlike == "100% of the tiles are unlike the training data of blood-cells-t."
     assert cause.startswith("The image is grey, and dark where the training images of blood-cells")
     assert len(others) <= 1
