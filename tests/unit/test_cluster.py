@@ -84,11 +84,11 @@ def test_objects_beside_images_are_classified_on_a_cluster(cluster, slides, tmp_
         labels[row * 96 + 20 : row * 96 + 76, column * 96 + 24 : column * 96 + 70] = 90 - 2 * i
     tifffile.imwrite(tmp_path / "a.tif", labels)
     results = []
-    for out, more in (("here", {}), ("there", {"dask": cluster.scheduler_address})):
-        classify_many(
-            slides[:1], out=tmp_path / out, objects=tmp_path, object_scale=1.5, **more, **OPTIONS
-        )
-        results.append(read_results(tmp_path / out / "a.classes.parquet"))
+    with distributed.Client(cluster, set_as_default=False) as client:
+        for out, more in (("here", {}), ("there", {"dask": client})):
+            more |= {"objects": tmp_path, "object_scale": 1.5}
+            classify_many(slides[:1], out=tmp_path / out, **more, **OPTIONS)
+            results.append(read_results(tmp_path / out / "a.classes.parquet"))
     here, there = results
     np.testing.assert_array_equal(there.object_ids, here.object_ids)
     np.testing.assert_array_equal(there.probabilities, here.probabilities)
