@@ -64,8 +64,7 @@ class TileResults:
     def labels_of(self, tiles: NDArray[np.intp] | slice) -> NDArray[np.int64]:
         """As `labels`, of some tiles."""
         rows = self.probabilities[tiles]
-        best = np.nan_to_num(rows, nan=-1.0).argmax(axis=1)
-        return np.where(np.isfinite(rows[:, 0]), best, -1)
+        return np.where(np.isfinite(rows[:, 0]), rows.argmax(axis=1), -1)
 
     @property
     def object_ids(self) -> NDArray[np.int64] | None:
@@ -109,7 +108,10 @@ class TileResults:
         ``labels`` stay as they are.  A tile that was not classified is not unsure.
         """
         _check_unsure(threshold)
-        unsure: NDArray[np.bool_] = self.probabilities[tiles].max(axis=1) < threshold
+        rows = self.probabilities[tiles]
+        if not threshold:  # a million tiles would take a tenth of a second to say so
+            return np.zeros(len(rows), bool)
+        unsure: NDArray[np.bool_] = rows.max(axis=1) < threshold
         return unsure
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import os
 import re
 import subprocess
@@ -414,6 +415,18 @@ def test_the_window_stays_responsive(viewer, panel, sheet, qtbot, finish):
         QApplication.processEvents()
         handled += 1
     assert handled > 100
+
+
+def test_a_run_keeps_what_is_there_out_of_garbage_collections(viewer, panel, sheet, qtbot, finish):
+    """A full one stops the window for half a second."""
+    viewer.add_image(np.tile(sheet, (2, 1, 1)), name="many", rgb=True)
+    panel.batch_size.setValue(2)
+    panel.run_button.click()
+    qtbot.waitUntil(lambda: "many classes" in viewer.layers, timeout=60_000)
+    assert gc.get_freeze_count() > 100_000
+    panel.cancel_button.click()
+    finish(panel)
+    assert gc.get_freeze_count() == 0
 
 
 def test_all_planes_of_a_stack_or_a_range_are_classified(viewer, panel, sheet, finish, classifier):

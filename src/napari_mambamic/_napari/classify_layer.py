@@ -328,8 +328,14 @@ def classify_layer(
     return shown.layers
 
 
-def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults) -> ResultLayers:
-    """Add the layers of a run to the viewer."""
+def result_layers_of(
+    viewer: ViewerModel,
+    request: Request,
+    results: TileResults,
+    *,
+    tiles: NDArray[np.intp] | None = None,
+) -> ResultLayers:
+    """Add the layers of a run to the viewer; see `ResultLayers`."""
     return ResultLayers(
         viewer,
         request.planes,
@@ -339,6 +345,7 @@ def result_layers_of(viewer: ViewerModel, request: Request, results: TileResults
         channel_axis=request.channel_axis,
         points=list(zip(request.objects, request.point_numbers, strict=False)),
         first=request.number_of(results),
+        tiles=tiles,
     )
 
 

@@ -419,7 +419,10 @@ class ClassifyPanel(RunPanel):
         now = time.perf_counter()
         if now < self._next_update:
             return
+        adds_layers = self._shown is None
         self._update()
+        if adds_layers:
+            return  # they are filled as soon as there is something
         # Drawing takes at most a fifth of the time, however many tiles there are.
         cost = time.perf_counter() - now
         self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
@@ -434,13 +437,15 @@ class ClassifyPanel(RunPanel):
 
     def _update(self) -> None:
         """Show what is new."""
+        fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
         if self._shown is None:
-            self._shown = result_layers_of(self._viewer, self._request, self._everything[0])
+            self._shown = result_layers_of(
+                self._viewer, self._request, self._everything[0], tiles=fresh
+            )
             if self._request.within is None:
                 self._shown.hide_earlier()
             self._counts, self._n_unsure = np.zeros(len(self.results.class_names), np.int64), 0
-        fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
-        if self._shown.are_shown:
+        elif self._shown.are_shown:
             number = self._request.number_of(self.results)
             self._shown.update(self.results, tiles=fresh, plane=number)
         labels = self.results.labels_of(fresh)

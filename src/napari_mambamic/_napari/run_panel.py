@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mambamic._napari.fluid import fluid_window
 from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.workers import create_worker
@@ -155,10 +157,8 @@ class _ClosingWorker(GeneratorWorker):
     """Lets a generator that is cancelled put things in order before the run has ended."""
 
     def work(self) -> Any:
-        try:
+        with fluid_window(), closing(self._gen):
             return super().work()
-        finally:
-            self._gen.close()
 
 
 def _or_sentence(

@@ -8,7 +8,6 @@ than 2,500 tiles, and of stacks, value = number of the class + 1.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -166,6 +165,8 @@ class ResultLayers:
         For points of several planes: of each, the (n, 2) of (y, x) in px and their numbers.
     first : int
         Which of the planes `results` are of.
+    tiles : ndarray, optional
+        Those of them to show for now; by default everything.
     """
 
     def __init__(
@@ -180,12 +181,14 @@ class ResultLayers:
         name: str | None = None,
         points: Sequence[tuple[NDArray[np.float64], NDArray[np.intp]]] = (),
         first: int = 0,
+        tiles: NDArray[np.intp] | None = None,
     ) -> None:
         self._viewer, self._channel_axis = viewer, channel_axis
         self._planes = [plane.at_first_channel(channel_axis) for plane in planes]
         self.class_names = results.class_names
         self._colours = colours_in(viewer, results.class_names)
         self._results: dict[int, TileResults] = {}
+        self._counts: dict[int, list[int]] = {}  # of each plane, the unsure last
         plane = self._planes[0]
         self._metadata: dict[str, Any] = {
             "mambamic": results.provenance,
@@ -213,7 +216,7 @@ class ResultLayers:
             self.main.editable = False
         if self._by_class:
             self._colour_by_class()
-        self.update(results, plane=first)
+        self.update(results, tiles=tiles, plane=first)
         for layer in self.layers:
             viewer.add_layer(layer)
         viewer.layers.selection.active = self.main
@@ -264,10 +267,8 @@ class ResultLayers:
         else:
             self.update(results, plane=plane)
         if self._by_class:
-            everything = self._results.values()
-            counts = sum((Counter(each.counts) for each in everything), Counter())
-            unsure = sum(int(each.is_unsure.sum()) for each in everything)
-            tiles = [*(counts[name] for name in self.class_names), unsure]
+            self._counts[plane] = [*results.counts.values(), int(results.is_unsure.sum())]
+            tiles = np.sum(list(self._counts.values()), axis=0)
             self.main.features = self.main.features.assign(tiles=tiles)
         if not results.complete:
             for layer in self.layers:
