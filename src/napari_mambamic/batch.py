@@ -30,7 +30,14 @@ from napari_mambamic.errors import ClusterError, ExportError, ImageError, Mambam
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
 from napari_mambamic.kept_runs import stamp_of
-from napari_mambamic.partners import KINDS, partners_of, read_partners, without_partners
+from napari_mambamic.partners import (
+    KINDS,
+    partners_of,
+    read_partners,
+    told_of_left_out,
+    told_of_lookalikes,
+    without_partners,
+)
 from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
 from napari_mambamic.weights.store import read_manifest
@@ -104,9 +111,17 @@ class ImageOutcome:
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """What became of all images, in their order."""
+    """What became of all images, in their order.
+
+    Parameters
+    ----------
+    images : tuple of ImageOutcome
+    left_out : tuple of Path
+        Files that were named, or found in a folder, and are label images of others.
+    """
 
     images: tuple[ImageOutcome, ...]
+    left_out: tuple[Path, ...] = ()
 
     def count(self, status: str) -> int:
         """How many have a status."""
@@ -154,7 +169,7 @@ class BatchProgress:
     outcome : ImageOutcome or None
         What became of it, once that is settled.
     message : str
-        What there is to wait for, if anything.
+        What there is to wait for, or which files are left out, if anything.
     """
 
     settled: int
@@ -216,9 +231,14 @@ def classify_many(
         the cluster does not answer or went away.  What was done till then is kept.
     """
     request = _Request.checked(weights, Path(out), formats, options)
-    images = without_partners(paths, request.beside)
-    tally = _Tally(_jobs(images, request.out), on_progress)
+    images, left_out = without_partners(paths, request.beside)
+    tally = _Tally(_jobs(images, request.out), on_progress, left_out)
+    said = told_of_left_out(left_out)
+    if "objects" not in request.beside:
+        said = told_of_lookalikes(images)
     try:
+        if said:
+            tally.tell(message=said)
         for job in tally.open_jobs():
             earlier = request.earlier_outcome(job)
             if earlier is not None:
@@ -344,8 +364,10 @@ class _Request:
 class _Tally:
     """Which images are settled, and who is told."""
 
-    def __init__(self, jobs: Sequence[_Job], on_progress: OnBatchProgress | None) -> None:
-        self._jobs, self._on_progress = jobs, on_progress
+    def __init__(
+        self, jobs: Sequence[_Job], on_progress: OnBatchProgress | None, left_out: Sequence[Path]
+    ) -> None:
+        self._jobs, self._on_progress, self._left_out = jobs, on_progress, tuple(left_out)
         self._outcomes: dict[int, ImageOutcome] = {}
         self._lock = threading.RLock()
 
@@ -368,7 +390,8 @@ class _Tally:
             tuple(
                 self._outcomes.get(job.number, ImageOutcome(job.path, "not done"))
                 for job in self._jobs
-            )
+            ),
+            self._left_out,
         )
 
 

@@ -3,7 +3,8 @@
 A partner is named by a pattern such as ``{stem}_labels.tif`` or ``masks/{stem}.tif``, by a folder
 that holds files with the stems of the images, or, for a single image, by its path.  Relative ones
 are looked for beside the image, then in the working folder.  The stem of ``slide.ome.tif`` is
-``slide.ome`` or ``slide``.
+``slide.ome`` or ``slide``.  In a folder, label images may also be called as programs save them:
+``slide_labels.tif``, ``slide_cp_masks.png``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ _ENDINGS: Mapping[str, tuple[str, ...]] = {
 }
 KINDS = tuple(_ENDINGS)
 _NAMES = {"objects": "label image", "points": "file of points", "within": "file of polygons"}
+# What names of label images have after the stem; the last one is Cellpose's.
+_MARKS = ("_labels", "_label", "_masks", "_mask", "_cp_masks")
+_MOST_NAMED = 3
 _Y, _X = ("y", "axis-0"), ("x", "axis-1")  # columns, the latter as napari saves points
 
 
@@ -106,14 +110,7 @@ def partner_of(path: Path, kind: str, pattern: str) -> Path:
     places = _places(path, pattern)
     for place in places:
         if place.is_dir() and place.suffix != ".zarr":
-            stems, endings = _stems(path), _ENDINGS[kind]
-            found = [
-                file
-                for file in sorted(place.iterdir())
-                if file.name.lower().endswith(endings)
-                and any(file.name == stem + _ending(file, endings) for stem in stems)
-                and not _is_same(file, path)
-            ]
+            found = _in_folder(place, path, kind)
             if len(found) > 1:
                 raise ImageError(
                     f"Image {path} has more than one {what} in {place}: "
@@ -123,7 +120,7 @@ def partner_of(path: Path, kind: str, pattern: str) -> Path:
             if found:
                 return found[0]
             continue
-        if place.exists():
+        if place.exists() and not _is_same(place, path):
             return place
     folders = [place for place in places if place.is_dir() and place.suffix != ".zarr"]
     if folders:
@@ -150,16 +147,82 @@ def partners_of(path: Path, patterns: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def without_partners(paths: Iterable[str | Path], patterns: Mapping[str, str]) -> list[Path]:
-    """Image files that are not the partner of another one, such as label images in one folder."""
+def without_partners(
+    paths: Iterable[str | Path], patterns: Mapping[str, str]
+) -> tuple[list[Path], list[Path]]:
+    """Part image files into those to classify and the partners of these, such as label images.
+
+    Raises
+    ------
+    ImageError
+        Of two, each could be the partner of the other.
+    """
     files = [Path(path) for path in paths]
     partners = {
-        os.path.abspath(partner)
+        os.path.abspath(file): {os.path.abspath(p) for p in partners_of(file, patterns).values()}
         for file in files
-        for partner in partners_of(file, patterns).values()
-        if not _is_same(partner, file)
     }
-    return [file for file in files if os.path.abspath(file) not in partners]
+    for file in files:
+        for other in partners[os.path.abspath(file)] & partners.keys():
+            if os.path.abspath(file) in partners[other]:
+                raise ImageError(
+                    f"{file} and {Path(other).name} have the same name, and which of them is the "
+                    f"label image cannot be told. Name the label images by a pattern, such as "
+                    f"'{{stem}}{Path(other).suffix}', or keep them in a folder of their own."
+                )
+    taken = set[str]().union(*partners.values())
+    images = [file for file in files if os.path.abspath(file) not in taken]
+    return images, [file for file in files if os.path.abspath(file) in taken]
+
+
+def told_of_left_out(left_out: Sequence[Path]) -> str:
+    """Which files are left out because they are label images of others; or nothing.
+
+    >>> told_of_left_out([Path("a_labels.tif")])
+    'Left out, as the label images of others: a_labels.tif.'
+    """
+    return f"Left out, as the label images of others: {_some(left_out)}." if left_out else ""
+
+
+def told_of_lookalikes(images: Sequence[Path]) -> str:
+    """Which images to classify have the names of label images of others; or nothing.
+
+    >>> told_of_lookalikes([Path("a.tif"), Path("a_cp_masks.png")])[:62]
+    'Classified as images, though named like label images of others'
+    """
+    marked = {
+        (file.parent, stem + mark) for file in images for stem in _stems(file) for mark in _MARKS
+    }
+    alike = [file for file in images if any((file.parent, stem) in marked for stem in _stems(file))]
+    if not alike:
+        return ""
+    return (
+        f"Classified as images, though named like label images of others: {_some(alike)}. To "
+        f"classify objects, say where the label images are (--objects)."
+    )
+
+
+def _some(files: Sequence[Path]) -> str:
+    more = len(files) - _MOST_NAMED
+    names = ", ".join(file.name for file in files[:_MOST_NAMED])
+    return f"{names} and {more:,} more" if more > 0 else names
+
+
+def _in_folder(folder: Path, path: Path, kind: str) -> list[Path]:
+    """The files of a folder that may be the partner of an image.
+
+    In another folder than the image's, its very name goes before names with marks.
+    """
+    stems, endings = _stems(path), _ENDINGS[kind]
+    # Names first: a folder may hold thousands of files, and is looked through for each image.
+    names = [name for name in sorted(os.listdir(folder)) if name.startswith(stems)]
+    files = [folder / name for name in names if name.lower().endswith(endings)]
+    others = {f: f.name.removesuffix(_ending(f, endings)) for f in files if not _is_same(f, path)}
+    alike = [file for file, stem in others.items() if stem in stems]
+    if kind != "objects" or (alike and not _is_same(folder, path.parent)):
+        return alike
+    marked = {stem + mark for stem in stems for mark in _MARKS}
+    return alike + [file for file, stem in others.items() if stem in marked]
 
 
 def _places(path: Path, pattern: str) -> list[Path]:
