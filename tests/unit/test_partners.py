@@ -245,7 +245,12 @@ def test_objects_only_within_polygons(slides):
         ("b_l.tif", b"II*", ["--objects", "{stem}_l.tif"], "b_l.tif cannot be read"),
         ("b.png", np.zeros((*SIZE, 3), "u1"), ["--objects", "{stem}.png"], "it has 3 channels"),
         ("b.csv", b"a,b\n1,2\n", ["--points", "{stem}.csv"], "the columns a, b; y and x are"),
-        ("b.csv", b"axis-0,axis-1,axis-2\n1,2,3\n", ["--points", "{stem}.csv"], "on one plane"),
+        (
+            "b.csv",
+            b"axis-0,axis-1,axis-2\n1,2,3\n",
+            ["--points", "{stem}.csv"],
+            "has a single plane",
+        ),
         ("b.csv", b"x,y\n1,\n", ["--points", "{stem}.csv"], "no numbers for y and x in line 2"),
         ("b.csv", b"y,x\n", ["--points", "{stem}.csv"], "b.csv holds no points"),
         ("b.csv", b"y,x\n5,5\n200,5\n", ["--points", "{stem}.csv"], "1 of the 2 points of"),
