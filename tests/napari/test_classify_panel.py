@@ -30,11 +30,13 @@ from napari_mambamic import (
     load_classifier,
 )
 from napari_mambamic._napari.classified import results_in_view
+from napari_mambamic._napari.classify_layer import iter_request, request_of
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.to_layers import first_point_of, results_of
 from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.colours import class_colours
 from napari_mambamic.patches import prepare_patches
+from napari_mambamic.progress import drained
 from napari_mambamic.weights.checkpoint import save_weights
 from napari_mambamic.weights.store import fetch_weights
 
@@ -993,3 +995,43 @@ def test_a_run_is_kept_only_of_files_and_where_it_is_wanted(
     finish(panel)
     assert "of 96 tiles were there already" in panel.message.text()
     assert list(short_runs.iterdir()) == []
+
+
+def test_a_kept_run_goes_on_where_each_plane_has_its_own_shapes(
+    viewer, sheet, short_runs, tmp_path, classifier
+):
+    stack = np.stack([sheet[:192, :384], sheet[192:384, :384]])
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, photometric="rgb")
+    (image,) = viewer.open(str(path), plugin="napari")
+    whole, left = [(0, 0), (0, 384), (192, 384), (192, 0)], [(0, 0), (0, 190), (190, 190), (190, 0)]
+    corners = [[(z, *place) for place in places] for z, places in ((0, whole), (1, left))]
+    shapes = viewer.add_shapes(corners, shape_type="polygon")
+
+    def request():
+        return request_of(
+            viewer,
+            image,
+            within=shapes,
+            planes="all",
+            tile_size=24,
+            batch_size=8,
+            device="cpu",
+            keeps_long_runs=True,
+        )
+
+    steps = iter_request(request())
+    for progress in steps:
+        if progress.done >= 128 + 40:  # in the midst of the second plane
+            break
+    steps.close()
+    assert len(list(short_runs.glob("*.zarr"))) == 1
+    steps = list(iter_request(request()))
+    assert steps[-1].before == 40
+    shapes.data = [corners[0], [(z, y, x + 190) for z, y, x in corners[1]]]
+    again = drained(iter_request(request()))
+    assert [int(each.is_done.sum()) for each in again] == [128, 64]
+    for z, each in enumerate(again):
+        expected = classify_image(stack[z], classifier, tile_size=24).labels
+        np.testing.assert_array_equal(each.labels[each.is_done], expected[each.is_done])
+    assert again[1].is_done.reshape(8, 16)[:, 8:].all()
