@@ -249,6 +249,9 @@ def _labels(path: Path, image: ImagePyramid) -> NDArray[Any]:
     if labels.stack:
         place = _same_plane(path, labels.stack, image)
         labels = open_image(path, z=place.get("z"), t=place.get("t"))
+    elif labels.channel_axis == 0 and [labels.n_channels] == [n for _, n in image.stack.values()]:
+        # Stacks of three or four planes are often saved as if they were colours.
+        labels = labels.with_channels([at for at, _ in image.stack.values()])
     if labels.n_channels != 1:
         raise ImageError(
             f"{path} is no label image: it has {labels.n_channels} channels. A label image has "
@@ -266,7 +269,10 @@ def _labels(path: Path, image: ImagePyramid) -> NDArray[Any]:
             f"whole numbers. Save it as integers."
         )
     if not (pixels > 0).any():
-        raise NothingToClassify(f"The label image {path} has no objects: all of its pixels are 0.")
+        where = f" on the plane {_place_of(labels)}" if labels.stack else ""
+        raise NothingToClassify(
+            f"The label image {path} has no objects{where}: all of its pixels are 0."
+        )
     return pixels
 
 

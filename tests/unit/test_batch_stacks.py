@@ -149,12 +149,17 @@ def labels_of_planes():
     return labels
 
 
-@pytest.mark.parametrize("axes", ["ZYX", None])
-def test_label_stacks_give_each_plane_its_objects(axes, run, folder, stack, classifier):
-    """Also where the pages of the labels are not said to lie along z."""
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {"metadata": {"axes": "ZYX"}, "photometric": "minisblack"},
+        {"photometric": "minisblack"},  # pages that are not said to lie along z
+        {"photometric": "rgb", "planarconfig": "separate"},  # four planes taken for colours
+    ],
+)
+def test_label_stacks_give_each_plane_its_objects(saved, run, folder, stack, classifier):
     labels = labels_of_planes()
-    metadata = {"axes": axes} if axes else None
-    tifffile.imwrite(folder / "a_labels.tif", labels, metadata=metadata, photometric="minisblack")
+    tifffile.imwrite(folder / "a_labels.tif", labels, **saved)
     code, out = run("--z", "all", "--objects", "{stem}_labels.tif", "--format", "csv", "geojson")
     assert code == 0
     for z, numbers in ((1, [7]), (2, [8, 9])):
@@ -189,7 +194,7 @@ def test_nothing_on_any_plane_is_a_failure(run, folder, capsys):
     labels = np.zeros((N_PLANES, *SIZE), np.uint16)
     tifffile.imwrite(folder / "a_labels.tif", labels, photometric="minisblack")
     assert run("--z", "all", "--objects", "{stem}_labels.tif")[0] == 1
-    assert "has no objects" in capsys.readouterr().out
+    assert "has no objects on the plane z = 1: all" in capsys.readouterr().out
 
 
 def test_films_have_time_points_and_planes(folder, stack, classifier):
