@@ -342,7 +342,7 @@ def test_a_volume_is_classified_in_the_plane_in_view_and_says_so(viewer, panel, 
     viewer.dims.set_point(0, 1)
     panel.run_button.click()
     finish(panel)
-    assert "'stack' has 3 axes: the plane in view" in panel.message.text()
+    assert "'stack' has 3 axes: the plane at axis 0 = 1 is classified." in panel.message.text()
     assert viewer.layers["stack classes"].data.shape == (1, 1, 2)
 
 
