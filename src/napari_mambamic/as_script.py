@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> 
     function = "classify_objects" if by_objects else "classify_image"
     planes = _planes_of(provenance)
     reads_file = bool(image.get("path")) and not _plane_of(provenance)
+    sources = _sources_of(provenance) if planes else []
     names = [function, "load_classifier", *(["open_image"] if reads_file else [])]
+    names = ["as_image", *names] if sources else names
     inputs = ["image", *(["objects"] if by_objects else []), "classifier"]
     arguments = [*inputs, *(f"{k}={_literal(v)}" for k, v in _chosen(settings).items())]
     arguments += ["within=within"] if settings.get("within") else []
@@ -59,9 +61,8 @@ def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> 
     blended = "" if blend == "none" else f".blended({_literal(blend)})"
     computed = f"{function}({', '.join(arguments)}){blended}"
     if planes:
-        kind = "points" if provenance["layer"].get("points") else "labels"
         given = _stack_lines(provenance, by_objects)
-        last = _loop_lines(planes, computed, kind if by_objects else "")
+        last = _loop_lines(planes, _plane_lines(provenance, by_objects), computed)
     else:
         given = _image_lines(provenance, reads_file)
         given += [_objects_line(provenance, objects)] if by_objects else []
@@ -70,6 +71,7 @@ def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> 
         [
             _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
             *(_readers(objects) if by_objects and objects and not planes else []),
+            *(["import numpy as np", ""] if sources else []),
             f"from napari_mambamic import {', '.join(names)}",
             *(["from napari_mambamic.errors import NothingToClassify"] if planes else []),
             "",
@@ -132,36 +134,69 @@ def _image_lines(provenance: Mapping[str, Any], reads_file: bool) -> list[str]:
 
 def _stack_lines(provenance: Mapping[str, Any], by_objects: bool) -> list[str]:
     """The pixels and the objects of all planes: files do not say which of their axes are which."""
-    image = provenance["image"]
+    image, layer = provenance["image"], provenance["layer"]
     height, width = image["plane_shape"]
-    colours = f", {image['n_channels']}" if image["n_channels"] > 1 else ""
-    what = f"the whole stack {image['name']!r}, an array (..., {height}, {width}{colours}) of "
-    what += f"{image['dtype']}" + (f", of {image['path']}" if image.get("path") else "")
-    lines = [_gap("stack", what)]
+    sources = _sources_of(provenance)
+    lines = []
+    for name, source in zip(_names_of(sources), sources, strict=True):
+        axes = "..., " if source["leading_axes"] else ""
+        what = f"layer {source['layer']!r}, an array ({axes}{height}, {width}) of {image['dtype']}"
+        what += f", of {source['path']}" if source.get("path") else ""
+        lines.append(_gap(name, what))
+    if not sources:
+        colours = f", {image['n_channels']}" if image["n_channels"] > 1 else ""
+        what = f"the whole stack {image['name']!r}, an array (..., {height}, {width}{colours}) of "
+        what += f"{image['dtype']}" + (f", of {image['path']}" if image.get("path") else "")
+        lines.append(_gap("stack", what))
     if by_objects:
-        layer = provenance["layer"]
         name, what = "labels", f"the labels (..., y, x) of layer {layer['objects']!r}"
         if layer.get("points"):
             name = "points"
             what = f"the points (n, axes) of layer {layer['objects']!r}, in px of the stack"
         lines.append(_gap(name, what))
+    return list(dict.fromkeys(lines))
+
+
+def _plane_lines(provenance: Mapping[str, Any], by_objects: bool) -> list[str]:
+    """Image, objects and what limits them, on one plane; some may lack the first axes."""
+    layer = provenance["layer"]
+    n_axes, channel_axis = len(layer["plane"]), layer.get("channel_axis")
+    sources = _sources_of(provenance)
+    lines = ["image = stack[plane]"]
+    if sources:
+        lines = [
+            "channels = [",
+            *(
+                f"    {name}{_place_in(source, n_axes)},"
+                for name, source in zip(_names_of(sources), sources, strict=True)
+            ),
+            "]",
+            "image = as_image(np.stack(channels), channel_axis=0)",
+        ]
+    if by_objects and layer.get("points"):
+        lines.append("place = plane[len(plane) + 2 - points.shape[1] :]")
+        there = "points[:, :-2].round() == place"
+        if sources and channel_axis is not None:
+            # Points that were marked at one channel are those of all.
+            is_channel = f"np.arange(-len(place), 0) == {channel_axis - n_axes}"
+            there = f"({there}) | ({is_channel})"
+        lines.append(f"objects = points[({there}).all(axis=1), -2:]")
+    elif by_objects:
+        lines.append("objects = labels[plane[len(plane) + 2 - labels.ndim :]]")
+    if layer.get("areas"):
+        lines.append("within = areas[plane]")
+    elif isinstance(provenance["settings"].get("within"), str):
+        lines.append("within = mask[plane[len(plane) + 2 - mask.ndim :]]")
     return lines
 
 
-def _loop_lines(planes: list[tuple[int, ...]], computed: str, objects: str) -> list[str]:
-    """Each plane, with its own "labels" or "points", which may lack the first axes."""
-    own = {
-        "labels": ["    objects = labels[plane[len(plane) + 2 - labels.ndim :]]"],
-        "points": [
-            "    place = plane[len(plane) + 2 - points.shape[1] :]",
-            "    objects = points[(points[:, :-2].round() == place).all(axis=1), -2:]",
-        ],
-    }
+def _loop_lines(
+    planes: list[tuple[int, ...]], plane_lines: Sequence[str], computed: str
+) -> list[str]:
     return [
         "results = {}",
         f"for plane in {planes!r}:",
-        "    image = stack[plane]",
-        *own.get(objects, []),
+        *(f"    {line}" for line in plane_lines),
         "    try:",
         f"        results[plane] = {computed}",
         "    except NothingToClassify as nothing:",
@@ -169,6 +204,32 @@ def _loop_lines(planes: list[tuple[int, ...]], computed: str, objects: str) -> l
         "        continue",
         "    print(plane, results[plane].counts)",
     ]
+
+
+def _sources_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where each of the chosen channels of a run comes from; none where none were chosen."""
+    return list((provenance.get("layer") or {}).get("channel_sources") or ())
+
+
+def _names_of(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a script calls the layer of each channel: "stack", or several by their numbers."""
+    layers = list(dict.fromkeys(source["layer"] for source in sources))
+    if len(layers) == 1:
+        return ["stack"] * len(sources)
+    return [f"stack_{layers.index(source['layer']) + 1}" for source in sources]
+
+
+def _place_in(source: Mapping[str, Any], n_axes: int) -> str:
+    """Where a plane lies in the layer of a channel, which may lack the first axes of the image.
+
+    >>> _place_in({"leading_axes": 2, "axis": 1, "number": 4}, n_axes=2)
+    '[plane[0], 4]'
+    """
+    leading = source["leading_axes"]
+    at = [f"plane[{axis}]" for axis in range(n_axes - leading, n_axes)]
+    if source["axis"] is not None:
+        at[source["axis"]] = str(int(source["number"]))
+    return f"[{', '.join(at)}]" if at else ""
 
 
 def _readers(objects: Path) -> list[str]:
@@ -193,6 +254,10 @@ def _objects_line(provenance: Mapping[str, Any], objects: Path | None) -> str:
 
 def _within_lines(provenance: Mapping[str, Any]) -> list[str]:
     within = provenance["settings"].get("within")
+    areas = (provenance.get("layer") or {}).get("areas")
+    if areas:
+        of_planes = [f"    {tuple(plane)!r}: {_literal(polygons)}," for plane, polygons in areas]
+        return ["areas = {  # polygons of (y, x) in px, by plane", *of_planes, "}"]
     if not within:
         return []
     if isinstance(within, list):
@@ -200,6 +265,8 @@ def _within_lines(provenance: Mapping[str, Any]) -> list[str]:
         return ["within = [  # polygons of (y, x) in px", *polygons, "]"]
     layer = (provenance.get("layer") or {}).get("within")
     of_layer = f", of layer {layer!r}" if layer else ""
+    if _planes_of(provenance):
+        return [_gap("mask", f"the mask, or labels, (..., y, x){of_layer}")]
     return [_gap("within", f"the {within}, or label image (y, x){of_layer}")]
 
 
@@ -225,10 +292,12 @@ def _plane_of(provenance: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _planes_of(provenance: Mapping[str, Any]) -> list[tuple[int, ...]]:
-    """Of a run of several planes whose channels are those of the stack, where each lies."""
+    """Of a run of several planes, where each lies."""
     layer = provenance.get("layer") or {}
     planes = [tuple(plane) for plane in layer.get("planes") or ()]
-    return planes if len(planes) > 1 and not layer.get("channels") else []
+    if layer.get("channels") and not layer.get("channel_sources"):
+        return []  # of a version that did not note where the channels came from
+    return planes if len(planes) > 1 else []
 
 
 def _versions(provenance: Mapping[str, Any]) -> str:

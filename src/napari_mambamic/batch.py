@@ -21,18 +21,35 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
+
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.classify import FlowMaker, iter_classify
-from napari_mambamic.errors import ClusterError, ExportError, ImageError, MambamicError
+from napari_mambamic.errors import (
+    ClusterError,
+    ExportError,
+    ImageError,
+    MambamicError,
+    NothingToClassify,
+)
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
 from napari_mambamic.kept_runs import stamp_of
-from napari_mambamic.partners import KINDS, partners_of, read_partners, without_partners
+from napari_mambamic.partners import (
+    KINDS,
+    partners_of,
+    read_partners,
+    told_of_left_out,
+    told_of_lookalikes,
+    without_partners,
+)
 from napari_mambamic.progress import Progress, drained
 from napari_mambamic.results import TileResults
+from napari_mambamic.tiling import ObjectTiles
 from napari_mambamic.weights.store import read_manifest
 
 if TYPE_CHECKING:
@@ -78,7 +95,8 @@ class ImageOutcome:
     ----------
     path : Path
     status : str
-        "done", "skipped" (it was done before), "failed", or "not done" where the run ended before.
+        "done", "skipped" (it was done before), "empty" (a plane of a stack with nothing to
+        classify), "failed", or "not done" where the run ended before.
     n_tiles : int
     counts : dict
         Tiles per class.
@@ -90,23 +108,39 @@ class ImageOutcome:
         That hold its results.
     warnings : tuple of str
         What makes its results doubtful.
+    plane : mapping
+        Of one of several planes of a stack, where it lies, by axis ("z", "t").
     """
 
     path: Path
-    status: Literal["done", "skipped", "failed", "not done"]
+    status: Literal["done", "skipped", "empty", "failed", "not done"]
     n_tiles: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     sentence: str = ""
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+    plane: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return ", ".join([str(self.path), *(f"{axis} = {at}" for axis, at in self.plane.items())])
 
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """What became of all images, in their order."""
+    """What became of all images, in their order.
+
+    Parameters
+    ----------
+    images : tuple of ImageOutcome
+    left_out : tuple of Path
+        Files that were named, or found in a folder, and are label images of others.
+    """
 
     images: tuple[ImageOutcome, ...]
+    left_out: tuple[Path, ...] = ()
 
     def count(self, status: str) -> int:
         """How many have a status."""
@@ -120,20 +154,23 @@ class BatchSummary:
     def __str__(self) -> str:
         counts = Counter(image.status for image in self.images)
         told = ", ".join(f"{n:,} {status}" for status, n in counts.items())
-        return f"{len(self.images):,} images: {told}"
+        what = "planes" if any(image.plane for image in self.images) else "images"
+        return f"{len(self.images):,} {what}: {told}"
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Write a row per image: status, tiles, tiles per class, seconds, sentence."""
+        """Write a row per image or plane: status, tiles, tiles per class, seconds, sentence."""
+        axes = list(dict.fromkeys(axis for image in self.images for axis in image.plane))
         names = list(dict.fromkeys(name for image in self.images for name in image.counts))
         with (
             written_atomically(path) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file)
-            writer.writerow([*_COLUMNS, *names, "seconds", "sentence"])
+            writer.writerow([*_COLUMNS, *axes, *names, "seconds", "sentence"])
             for image in self.images:
                 counts = [image.counts.get(name, "") for name in names]
-                start = [image.path, image.status, image.n_tiles]
+                planes = [str(image.plane[axis]) if axis in image.plane else "" for axis in axes]
+                start = [image.path, image.status, image.n_tiles, *planes]
                 said = " ".join(filter(None, [image.sentence, *image.warnings]))
                 writer.writerow([*start, *counts, f"{image.seconds:.1f}", said])
         return Path(path)
@@ -154,7 +191,7 @@ class BatchProgress:
     outcome : ImageOutcome or None
         What became of it, once that is settled.
     message : str
-        What there is to wait for, if anything.
+        What there is to wait for, or which files are left out, if anything.
     """
 
     settled: int
@@ -203,7 +240,8 @@ def classify_many(
         The Dask cluster that is to compute: its address, the path of its scheduler file (.json), or
         a client of it.  Its workers need the package, and the images under the same paths.
     **options
-        Of `open_image`: series, z, t, channel_axis, pixel_size_um.  Of `classify_image`: tile_size,
+        Of `open_image`: series, z, t, channel_axis, pixel_size_um; z or t may be "all": each plane
+        of a stack is classified and written by itself.  Of `classify_image`: tile_size,
         overlap, use_pixels, region, channels, skip_background, batch_size, unsure_below,
         count_unsure, coverage.  For what lies beside each image: objects (a label image), with
         object_scale of `classify_objects`, or points (CSV or GeoJSON), and within (polygons in
@@ -216,9 +254,14 @@ def classify_many(
         the cluster does not answer or went away.  What was done till then is kept.
     """
     request = _Request.checked(weights, Path(out), formats, options)
-    images = without_partners(paths, request.beside)
-    tally = _Tally(_jobs(images, request.out), on_progress)
+    images, left_out = without_partners(paths, request.beside)
+    tally = _Tally(_jobs(images, request), on_progress, left_out)
+    said = told_of_left_out(left_out)
+    if "objects" not in request.beside:
+        said = told_of_lookalikes(images)
     try:
+        if said:
+            tally.tell(message=said)
         for job in tally.open_jobs():
             earlier = request.earlier_outcome(job)
             if earlier is not None:
@@ -267,6 +310,7 @@ class _Job:
     number: int
     path: Path
     name: str  # of its results, without ending
+    plane: Mapping[str, int]  # of one of several planes of a stack, by axis
 
 
 @dataclass(frozen=True)
@@ -298,6 +342,7 @@ class _Request:
             for names in (_OPENING, _CUTTING, KINDS)
         )
         beside = {kind: os.fspath(pattern) for kind, pattern in beside.items()}
+        _check_opening(opening)
         _check_beside(beside, cutting, formats)
         request = cls(weights, sha256, out, tuple(formats), opening, cutting, beside)
         _make_folder(request.runs)
@@ -309,9 +354,28 @@ class _Request:
         """Where the states of interrupted runs are kept, a folder per image."""
         return self.out / ".runs"
 
-    def provenance(self, path: Path) -> dict[str, Any]:
+    def planes_of(self, path: Path) -> list[dict[str, int]]:
+        """The planes of an image that are classified each by itself; [{}] where it is but one."""
+        wanted = [axis for axis in ("z", "t") if self.opening.get(axis) == "all"]
+        if not wanted:
+            return [{}]
+        try:
+            stack = open_image(path, **self.opening_of({})).stack
+        except ImageError:  # which classifying it will say
+            return [{}]
+        axes = [axis for axis in stack if axis in wanted]
+        places = product(*(range(stack[axis][1]) for axis in axes))
+        return [dict(zip(axes, place, strict=True)) for place in places]
+
+    def opening_of(self, plane: Mapping[str, int]) -> dict[str, Any]:
+        """Keywords of `open_image` for a plane."""
+        every = [axis for axis in ("z", "t") if self.opening.get(axis) == "all"]
+        return {k: v for k, v in self.opening.items() if k not in every} | dict(plane)
+
+    def provenance(self, job: _Job) -> dict[str, Any]:
         """What decides whether an image is done: as it is read from JSON."""
-        settings = {k: v for k, v in (self.opening | self.cutting).items() if k != "batch_size"}
+        path, chosen = job.path, self.opening_of(job.plane) | self.cutting
+        settings = {name: value for name, value in chosen.items() if name != "batch_size"}
         decisive = {
             "path": os.path.abspath(path),
             "weights": self.sha256,
@@ -332,20 +396,24 @@ class _Request:
         """What became of an image that was done before, as it is asked for now."""
         before = _batch_of(self.out, job.name)
         files = self.files_of(job)
-        same = before.get("request") == self.provenance(job.path)
+        same = before.get("request") == self.provenance(job)
         if not same or not all(file.exists() for file in files):
             return None
         counts, tiles, seconds = before["counts"], before["tiles"], before["seconds"]
         said = "It was done before."
         warnings = tuple(before.get("warnings", ()))
-        return ImageOutcome(job.path, "skipped", tiles, counts, seconds, said, files, warnings)
+        return ImageOutcome(
+            job.path, "skipped", tiles, counts, seconds, said, files, warnings, job.plane
+        )
 
 
 class _Tally:
     """Which images are settled, and who is told."""
 
-    def __init__(self, jobs: Sequence[_Job], on_progress: OnBatchProgress | None) -> None:
-        self._jobs, self._on_progress = jobs, on_progress
+    def __init__(
+        self, jobs: Sequence[_Job], on_progress: OnBatchProgress | None, left_out: Sequence[Path]
+    ) -> None:
+        self._jobs, self._on_progress, self._left_out = jobs, on_progress, tuple(left_out)
         self._outcomes: dict[int, ImageOutcome] = {}
         self._lock = threading.RLock()
 
@@ -366,9 +434,10 @@ class _Tally:
     def summary(self) -> BatchSummary:
         return BatchSummary(
             tuple(
-                self._outcomes.get(job.number, ImageOutcome(job.path, "not done"))
+                self._outcomes.get(job.number, ImageOutcome(job.path, "not done", plane=job.plane))
                 for job in self._jobs
-            )
+            ),
+            self._left_out,
         )
 
 
@@ -434,10 +503,9 @@ def _outcome_of(
 ) -> ImageOutcome:
     begin = time.perf_counter()
     try:
-        asked = request.provenance(job.path)  # of the file as it is before it is read
-        image = open_image(job.path, **request.opening)
-        plane = {axis: request.opening.get(axis) for axis in ("z", "t")}
-        beside = read_partners(image, job.path, request.beside, **plane)
+        asked = request.provenance(job)  # of the file as it is before it is read
+        image = open_image(job.path, **request.opening_of(job.plane))
+        beside = read_partners(image, job.path, request.beside)
         results = drained(
             iter_classify(
                 image,
@@ -450,6 +518,8 @@ def _outcome_of(
             ),
             lambda step: tally.tell(image=job.path, step=step),
         )
+        if beside.numbers is not None and isinstance(results.tiles, ObjectTiles):
+            results.tiles.object_ids[:] = beside.numbers
         seconds = round(time.perf_counter() - begin, 3)
         results.provenance["batch"] = {
             "request": asked,
@@ -462,15 +532,18 @@ def _outcome_of(
     except ClusterError:
         raise
     except MambamicError as error:
-        return ImageOutcome(job.path, "failed", sentence=str(error))
+        is_empty = isinstance(error, NothingToClassify) and job.plane
+        status: Literal["empty", "failed"] = "empty" if is_empty else "failed"
+        return ImageOutcome(job.path, status, sentence=str(error), plane=job.plane)
     except Exception as error:  # hours of other images must not be lost to a defect
         logging.getLogger(__name__).exception("%s", job.path)
         said = f"{job.path} could not be classified: {type(error).__name__}: {error}. This is a "
         said += "defect of napari-mambamic; please report it."
-        return ImageOutcome(job.path, "failed", sentence=said)
-    counts = results.counts
+        return ImageOutcome(job.path, "failed", sentence=said, plane=job.plane)
+    said = "" if job.plane else " ".join(filter(None, [image.note, beside.note]))
+    counts, warnings = results.counts, results.warnings
     return ImageOutcome(
-        job.path, "done", len(results), counts, seconds, image.note, files, results.warnings
+        job.path, "done", len(results), counts, seconds, said, files, warnings, job.plane
     )
 
 
@@ -492,19 +565,28 @@ def _write(
     return files
 
 
-def _jobs(paths: Iterable[str | Path], out: Path) -> list[_Job]:
-    """Name the results of each image by its file, with a digest of the path where that is taken."""
-    files = [Path(path) for path in paths]
+def _jobs(files: Sequence[Path], request: _Request) -> list[_Job]:
+    """Name the results of each image by its file, with a digest of the path where that is taken.
+
+    Those of planes of a stack also by the plane: "cells-z07".
+    """
     if not files:
         raise ImageError("There are no images. Name at least one file.")
-    stems = Counter(file.stem.casefold() for file in files)
+    found = []
+    for file in files:
+        planes = request.planes_of(file)
+        digits = {axis: len(str(at)) for axis, at in planes[-1].items()}
+        for plane in planes:
+            named = [f"-{axis}{at:0{digits[axis]}d}" for axis, at in plane.items()]
+            found.append((file, plane, file.stem + "".join(named)))
+    taken = Counter(name.casefold() for _, _, name in found)
     jobs = []
-    for number, file in enumerate(files):
-        path, name = os.path.abspath(file), file.stem
-        holder = _batch_of(out, name).get("request", {}).get("path", path)
-        if stems[name.casefold()] > 1 or holder != path:
+    for number, (file, plane, name) in enumerate(found):
+        path = os.path.abspath(file)
+        holder = _batch_of(request.out, name).get("request", {}).get("path", path)
+        if taken[name.casefold()] > 1 or holder != path:
             name += f"-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-        jobs.append(_Job(number, file, name))
+        jobs.append(_Job(number, file, name, plane))
     return jobs
 
 
@@ -533,6 +615,13 @@ def _check_formats(formats: Sequence[str]) -> None:
             "Parquet needs pyarrow, which is not installed. Install it with pip install "
             "'napari-mambamic[exports]', or choose csv."
         )
+
+
+def _check_opening(opening: Mapping[str, Any]) -> None:
+    for axis in ("z", "t"):
+        value = opening.get(axis, "all")
+        if value != "all" and not isinstance(value, (int, np.integer)):
+            raise ImageError(f"{axis} is {value!r}. Give the number of a plane, or 'all'.")
 
 
 def _check_beside(

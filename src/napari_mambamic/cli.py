@@ -125,7 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument(
         "--points",
         metavar="PATTERN",
-        help="classify the points of a .csv (y, x) or .geojson file beside each image",
+        help="classify the points of a .csv (y, x; of a stack also z, t) or .geojson file beside "
+        "each image",
     )
     classify.add_argument(
         "--within",
@@ -160,8 +161,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of a file with several images, which; 0 is the first",
     )
-    classify.add_argument("--z", type=int, metavar="N", help="plane; by default the middle one")
-    classify.add_argument("--t", type=int, metavar="N", help="time point; by default the first")
+    classify.add_argument(
+        "--z",
+        type=_plane,
+        metavar="N",
+        help="plane of a stack, or 'all', each by itself; by default the middle one",
+    )
+    classify.add_argument(
+        "--t", type=_plane, metavar="N", help="time point, or 'all'; by default the first"
+    )
     classify.set_defaults(run=_classify)
 
     train = commands.add_parser("train", help="train on samples, and save the weights")
@@ -367,6 +375,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _plane(text: str) -> int | str:
+    """The number of a plane, or "all"."""
+    if text != "all" and not text.lstrip("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
+    return "all" if text == "all" else int(text)
+
+
 def _demo(options: argparse.Namespace) -> None:
     if options.screenshot:
         check_folder_of(options.screenshot)
@@ -408,7 +423,8 @@ def _classify(options: argparse.Namespace) -> int:
     )
     if len(summary.images) > 1:
         print(f"{summary} -> {options.out / SUMMARY}")
-    return 0 if not summary.n_failed else 2 if summary.n_failed < len(summary.images) else 1
+    n_good = summary.count("done") + summary.count("skipped")
+    return 1 if not n_good else 2 if summary.n_failed else 0
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -657,11 +673,13 @@ def _print_batch(progress: BatchProgress) -> None:
     if progress.message:
         print(progress.message, file=sys.stderr)
     elif outcome is not None and outcome.status == "failed":
-        is_named = outcome.path.name in outcome.sentence
-        name = "" if is_named else f"{outcome.path}: "
+        is_named = outcome.path.name in outcome.sentence and not outcome.plane
+        name = "" if is_named else f"{outcome.name}: "
         print(f"mambamic: {number}{name}{outcome.sentence}", file=sys.stderr)
+    elif outcome is not None and outcome.status == "empty":
+        print(f"{number}{outcome.name}: {outcome.sentence}", flush=True)
     elif outcome is not None:
-        told = [f"{number}{outcome.path} -> {', '.join(map(str, outcome.files))}"]
+        told = [f"{number}{outcome.name} -> {', '.join(map(str, outcome.files))}"]
         told += [outcome.sentence] if outcome.sentence else []
         told += [f"warning: {sentence}" for sentence in outcome.warnings]
         print("\n".join([*told, _counts(outcome.counts)]), flush=True)

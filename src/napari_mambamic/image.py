@@ -58,6 +58,9 @@ class ImagePyramid:
         Absolute path of the file or folder that it was opened from; empty for pixels in memory.
     opened_with : mapping
         The keywords of `open_image` that it was opened with, but for those left at their defaults.
+    stack : mapping
+        Of a plane of a stack, by axis ("z", "t") in the order of the file: which plane it is, and
+        of how many.
     colours_first : bool
         Channels in front of the plane are known to be RGB or RGBA: a planar TIFF.
     """
@@ -70,6 +73,7 @@ class ImagePyramid:
     note: str = ""
     path: str = ""
     opened_with: Mapping[str, Any] = field(default_factory=dict)
+    stack: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     colours_first: bool = False
 
     @property

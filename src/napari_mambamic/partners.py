@@ -3,7 +3,8 @@
 A partner is named by a pattern such as ``{stem}_labels.tif`` or ``masks/{stem}.tif``, by a folder
 that holds files with the stems of the images, or, for a single image, by its path.  Relative ones
 are looked for beside the image, then in the working folder.  The stem of ``slide.ome.tif`` is
-``slide.ome`` or ``slide``.
+``slide.ome`` or ``slide``.  In a folder, label images may also be called as programs save them:
+``slide_labels.tif``, ``slide_cp_masks.png``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ _ENDINGS: Mapping[str, tuple[str, ...]] = {
 }
 KINDS = tuple(_ENDINGS)
 _NAMES = {"objects": "label image", "points": "file of points", "within": "file of polygons"}
-_Y, _X = ("y", "axis-0"), ("x", "axis-1")  # columns, the latter as napari saves points
+# What names of label images have after the stem; the last one is Cellpose's.
+_MARKS = ("_labels", "_label", "_masks", "_mask", "_cp_masks")
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,16 @@ class Beside:
         A label image (y, x), or points (n, 2).
     within : list of ndarray or None
         Polygons (k, 2) of (y, x) in px.
+    numbers : ndarray or None
+        Of points, their numbers in the file, which may hold some of other planes.
+    note : str
+        What is to be told about them.
     """
 
     objects: NDArray[Any] | None = None
     within: list[NDArray[np.float64]] | None = None
+    numbers: NDArray[np.intp] | None = None
+    note: str = ""
 
     @property
     def labels(self) -> NDArray[Any] | None:
@@ -58,15 +67,8 @@ class Beside:
         return None if is_points else self.objects
 
 
-def read_partners(
-    image: ImagePyramid,
-    path: Path,
-    patterns: Mapping[str, str],
-    *,
-    z: int | None = None,
-    t: int | None = None,
-) -> Beside:
-    """Read what lies beside an image.
+def read_partners(image: ImagePyramid, path: Path, patterns: Mapping[str, str]) -> Beside:
+    """Read what lies beside an image; beside a plane of a stack, what belongs to that plane.
 
     Parameters
     ----------
@@ -75,8 +77,6 @@ def read_partners(
         Of the image.
     patterns : mapping
         Some of "objects", "points" and "within"; see the top of this file.
-    z, t : int, optional
-        The plane of the image: that of a label image with as many planes.
 
     Raises
     ------
@@ -86,12 +86,16 @@ def read_partners(
         It is empty.
     """
     files = {kind: partner_of(path, kind, patterns[kind]) for kind in KINDS if kind in patterns}
-    objects: NDArray[Any] | None = None
+    within = _polygons(files["within"], image) if "within" in files else None
     if "objects" in files:
-        objects = _labels(files["objects"], image, z=z, t=t)
-    elif "points" in files:
-        objects = _points(files["points"], image)
-    return Beside(objects, _polygons(files["within"]) if "within" in files else None)
+        return Beside(_labels(files["objects"], image), within)
+    if "points" not in files:
+        return Beside(within=within)
+    points, numbers, n_points = _points(files["points"], image)
+    note = ""
+    if len(points) < n_points:
+        note = f"{len(points):,} of the {n_points:,} points of {files['points'].name} lie there."
+    return Beside(points, within, numbers, note)
 
 
 def partner_of(path: Path, kind: str, pattern: str) -> Path:
@@ -106,14 +110,7 @@ def partner_of(path: Path, kind: str, pattern: str) -> Path:
     places = _places(path, pattern)
     for place in places:
         if place.is_dir() and place.suffix != ".zarr":
-            stems, endings = _stems(path), _ENDINGS[kind]
-            found = [
-                file
-                for file in sorted(place.iterdir())
-                if file.name.lower().endswith(endings)
-                and any(file.name == stem + _ending(file, endings) for stem in stems)
-                and not _is_same(file, path)
-            ]
+            found = _in_folder(place, path, kind)
             if len(found) > 1:
                 raise ImageError(
                     f"Image {path} has more than one {what} in {place}: "
@@ -123,7 +120,7 @@ def partner_of(path: Path, kind: str, pattern: str) -> Path:
             if found:
                 return found[0]
             continue
-        if place.exists():
+        if place.exists() and not _is_same(place, path):
             return place
     folders = [place for place in places if place.is_dir() and place.suffix != ".zarr"]
     if folders:
@@ -150,16 +147,82 @@ def partners_of(path: Path, patterns: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def without_partners(paths: Iterable[str | Path], patterns: Mapping[str, str]) -> list[Path]:
-    """Image files that are not the partner of another one, such as label images in one folder."""
+def without_partners(
+    paths: Iterable[str | Path], patterns: Mapping[str, str]
+) -> tuple[list[Path], list[Path]]:
+    """Part image files into those to classify and the partners of these, such as label images.
+
+    Raises
+    ------
+    ImageError
+        Of two, each could be the partner of the other.
+    """
     files = [Path(path) for path in paths]
     partners = {
-        os.path.abspath(partner)
+        os.path.abspath(file): {os.path.abspath(p) for p in partners_of(file, patterns).values()}
         for file in files
-        for partner in partners_of(file, patterns).values()
-        if not _is_same(partner, file)
     }
-    return [file for file in files if os.path.abspath(file) not in partners]
+    for file in files:
+        for other in partners[os.path.abspath(file)] & partners.keys():
+            if os.path.abspath(file) in partners[other]:
+                raise ImageError(
+                    f"{file} and {Path(other).name} have the same name, and which of them is the "
+                    f"label image cannot be told. Name the label images by a pattern, such as "
+                    f"'{{stem}}{Path(other).suffix}', or keep them in a folder of their own."
+                )
+    taken = set[str]().union(*partners.values())
+    images = [file for file in files if os.path.abspath(file) not in taken]
+    return images, [file for file in files if os.path.abspath(file) in taken]
+
+
+def told_of_left_out(left_out: Sequence[Path]) -> str:
+    """Which files are left out because they are label images of others; or nothing.
+
+    >>> told_of_left_out([Path("a_labels.tif")])
+    'Left out, as the label images of others: a_labels.tif.'
+    """
+    return f"Left out, as the label images of others: {_some(left_out)}." if left_out else ""
+
+
+def told_of_lookalikes(images: Sequence[Path]) -> str:
+    """Which images to classify have the names of label images of others; or nothing.
+
+    >>> told_of_lookalikes([Path("a.tif"), Path("a_cp_masks.png")])[:62]
+    'Classified as images, though named like label images of others'
+    """
+    marked = {
+        (file.parent, stem + mark) for file in images for stem in _stems(file) for mark in _MARKS
+    }
+    alike = [file for file in images if any((file.parent, stem) in marked for stem in _stems(file))]
+    if not alike:
+        return ""
+    return (
+        f"Classified as images, though named like label images of others: {_some(alike)}. To "
+        f"classify objects, say where the label images are (--objects)."
+    )
+
+
+def _some(files: Sequence[Path]) -> str:
+    more = len(files) - _MOST_NAMED
+    names = ", ".join(file.name for file in files[:_MOST_NAMED])
+    return f"{names} and {more:,} more" if more > 0 else names
+
+
+def _in_folder(folder: Path, path: Path, kind: str) -> list[Path]:
+    """The files of a folder that may be the partner of an image.
+
+    In another folder than the image's, its very name goes before names with marks.
+    """
+    stems, endings = _stems(path), _ENDINGS[kind]
+    # Names first: a folder may hold thousands of files, and is looked through for each image.
+    names = [name for name in sorted(os.listdir(folder)) if name.startswith(stems)]
+    files = [folder / name for name in names if name.lower().endswith(endings)]
+    others = {f: f.name.removesuffix(_ending(f, endings)) for f in files if not _is_same(f, path)}
+    alike = [file for file, stem in others.items() if stem in stems]
+    if kind != "objects" or (alike and not _is_same(folder, path.parent)):
+        return alike
+    marked = {stem + mark for stem in stems for mark in _MARKS}
+    return alike + [file for file, stem in others.items() if stem in marked]
 
 
 def _places(path: Path, pattern: str) -> list[Path]:
@@ -181,13 +244,14 @@ def _is_same(one: Path, other: Path) -> bool:
     return os.path.abspath(one) == os.path.abspath(other)
 
 
-def _labels(path: Path, image: ImagePyramid, *, z: int | None, t: int | None) -> NDArray[Any]:
-    try:
-        labels = open_image(path, z=z, t=t)
-    except ImageError:
-        if z is None and t is None:
-            raise
-        labels = open_image(path)  # of that plane alone
+def _labels(path: Path, image: ImagePyramid) -> NDArray[Any]:
+    labels = open_image(path)
+    if labels.stack:
+        place = _same_plane(path, labels.stack, image)
+        labels = open_image(path, z=place.get("z"), t=place.get("t"))
+    elif labels.channel_axis == 0 and [labels.n_channels] == [n for _, n in image.stack.values()]:
+        # Stacks of three or four planes are often saved as if they were colours.
+        labels = labels.with_channels([at for at, _ in image.stack.values()])
     if labels.n_channels != 1:
         raise ImageError(
             f"{path} is no label image: it has {labels.n_channels} channels. A label image has "
@@ -205,16 +269,40 @@ def _labels(path: Path, image: ImagePyramid, *, z: int | None, t: int | None) ->
             f"whole numbers. Save it as integers."
         )
     if not (pixels > 0).any():
-        raise NothingToClassify(f"The label image {path} has no objects: all of its pixels are 0.")
+        where = f" on the plane {_place_of(labels)}" if labels.stack else ""
+        raise NothingToClassify(
+            f"The label image {path} has no objects{where}: all of its pixels are 0."
+        )
     return pixels
 
 
-def _points(path: Path, image: ImagePyramid) -> NDArray[np.float64]:
+def _same_plane(
+    path: Path, stack: Mapping[str, tuple[int, int]], image: ImagePyramid
+) -> dict[str, int]:
+    """Where the plane of an image lies in a stack of labels, which may lack the first axes."""
+    ours = list(stack)
+    theirs = ours if set(ours) <= set(image.stack) else list(image.stack)[-len(ours) :]
+    lengths = [image.stack[axis][1] for axis in theirs]
+    if [n for _, n in stack.values()] != lengths:
+        raise ImageError(
+            f"The label image {path} is a stack of {_in_planes(stack)}, and image {image.name!r} "
+            f"{'has ' + _in_planes(image.stack) if image.stack else 'is a single plane'}. Give "
+            f"labels of this image, with as many planes, or one plane for all."
+        )
+    return {axis: image.stack[their][0] for axis, their in zip(ours, theirs, strict=True)}
+
+
+def _in_planes(stack: Mapping[str, tuple[int, int]]) -> str:
+    return " and ".join(f"{n} planes along {axis}" for axis, (_, n) in stack.items())
+
+
+def _points(path: Path, image: ImagePyramid) -> tuple[NDArray[np.float64], NDArray[np.intp], int]:
+    """Points (n, 2) on the plane of an image, their numbers in the file, and how many it has."""
     is_table = path.suffix.lower() == ".csv"
-    rows = list(_points_of_table(path) if is_table else _points_of_geojson(path))
+    rows = list(_points_of_table(path, image) if is_table else _points_of_geojson(path))
     if not rows:
         raise NothingToClassify(f"{path} holds no points.")
-    points = np.array(rows, np.float64)
+    points = np.array([place for place, _ in rows], np.float64)
     height, width = image.plane_shape
     inside = ((points >= -0.5) & (points <= np.array((height, width)) - 0.5)).all(axis=1)
     if not inside.all():
@@ -224,42 +312,107 @@ def _points(path: Path, image: ImagePyramid) -> NDArray[np.float64]:
             f"image {image.name!r}, which is {_in_px(image)}; the first is at (y, x) = ({y:.1f}, "
             f"{x:.1f}). Points are in px, y and x in this order."
         )
-    return points
+    numbers = np.flatnonzero(_on_plane(path, [planes for _, planes in rows], image))
+    if not len(numbers):
+        raise NothingToClassify(
+            f"{path} holds no points on the plane {_place_of(image)}, but {len(points)} on others."
+        )
+    return points[numbers], numbers, len(points)
 
 
-def _points_of_table(path: Path) -> Iterator[tuple[float, float]]:
+def _on_plane(
+    path: Path, planes: Sequence[Mapping[str, float]], image: ImagePyramid
+) -> NDArray[np.bool_]:
+    """Which of some places of a file lie on the plane of an image; those of no plane lie on all.
+
+    An image that is no stack may be a projection, on which everything lies.
+    """
+    there = np.ones(len(planes), bool)
+    for axis, (place, n_planes) in image.stack.items():
+        places = np.round([each.get(axis, place) for each in planes])
+        outside = places[~((places >= 0) & (places < n_planes))]
+        if len(outside):
+            raise ImageError(
+                f"{path} speaks of {axis} = {outside[0]:g}, and image {image.name!r} has "
+                f"{n_planes} planes along {axis}, 0 to {n_planes - 1}. Planes are counted from 0."
+            )
+        there &= places == place
+    return there
+
+
+def _place_of(image: ImagePyramid) -> str:
+    return ", ".join(f"{axis} = {place}" for axis, (place, _) in image.stack.items())
+
+
+def _points_of_table(
+    path: Path, image: ImagePyramid
+) -> Iterator[tuple[tuple[float, float], dict[str, float]]]:
+    """Each point (y, x), and its planes by axis."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            y, x = (next((columns[n] for n in names if n in columns), None) for names in (_Y, _X))
-            if y is None or x is None or ("axis-2" in columns and "y" not in columns):
-                raise ImageError(
-                    f"{path} has the columns {', '.join(columns) or 'none'}; y and x are needed, "
-                    f"or axis-0 and axis-1 of points on one plane. The values are px of the image."
-                )
+            used = _columns_of_table(path, columns, image)
             for number, row in enumerate(reader, start=2):
                 try:
-                    yield float(row[y]), float(row[x])
+                    values = {axis: float(row[column]) for axis, column in used.items()}
                 except (TypeError, ValueError):
                     raise ImageError(
-                        f"{path} has no numbers for y and x in line {number}. Correct or remove it."
+                        f"{path} has no numbers for {_and(used)} in line {number}. Correct or "
+                        f"remove it."
                     ) from None
+                yield (values.pop("y"), values.pop("x")), values
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ImageError(f"{path} cannot be read as a table of points: {error}.") from error
 
 
-def _points_of_geojson(path: Path) -> Iterator[tuple[float, float]]:
+def _columns_of_table(
+    path: Path, columns: Mapping[str, str], image: ImagePyramid
+) -> dict[str, str]:
+    """Which columns hold y, x, and z and t where the table has them.
+
+    napari names them by number, the last two of which are y and x.
+    """
+    if {"y", "x"} <= columns.keys():
+        return {axis: columns[axis] for axis in ("y", "x", *image.stack) if axis in columns}
+    numbered: list[str] = []
+    while f"axis-{len(numbered)}" in columns:
+        numbered.append(columns[f"axis-{len(numbered)}"])
+    leading = len(numbered) - 2
+    if leading < 0:
+        raise ImageError(
+            f"{path} has the columns {', '.join(columns) or 'none'}; y and x are needed, or axis-0 "
+            f"and axis-1 as napari saves points, and before those z and t of a stack. The values "
+            f"are px of the image."
+        )
+    if leading > len(image.stack):
+        has = _in_planes(image.stack) if image.stack else "a single plane"
+        raise ImageError(
+            f"{path} has the columns axis-0 to axis-{len(numbered) - 1}, the last two of which are "
+            f"y and x, and image {image.name!r} has {has}. Name the columns y and x, and of a "
+            f"stack z and t."
+        )
+    named = list(image.stack)[len(image.stack) - leading :]
+    return dict(zip([*named, "y", "x"], numbered, strict=True))
+
+
+def _and(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}"
+
+
+def _points_of_geojson(path: Path) -> Iterator[tuple[tuple[float, float], dict[str, float]]]:
+    """Each point (y, x), and its planes by axis."""
     others = set()
     n = 0
-    for geometry in _geometries(path):
+    for geometry, planes in _geometries(path):
         kind, coordinates = geometry["type"], geometry.get("coordinates", ())
         if kind not in ("Point", "MultiPoint"):
             others.add(str(kind))
             continue
         for place in np.atleast_2d(_numbers(coordinates, path))[:, :2]:
             n += 1
-            yield float(place[1]) - 0.5, float(place[0]) - 0.5
+            yield (float(place[1]) - 0.5, float(place[0]) - 0.5), planes
     if not n and others:
         raise ImageError(
             f"{path} holds no points, but {', '.join(sorted(others))}. Polygons tell where to "
@@ -267,10 +420,10 @@ def _points_of_geojson(path: Path) -> Iterator[tuple[float, float]]:
         )
 
 
-def _polygons(path: Path) -> list[NDArray[np.float64]]:
-    """Polygons, each with its holes cut out by way of a line of no width."""
-    polygons = []
-    for geometry in _geometries(path):
+def _polygons(path: Path, image: ImagePyramid) -> list[NDArray[np.float64]]:
+    """Polygons on the plane of an image, each with its holes cut out by a line of no width."""
+    polygons, planes = [], []
+    for geometry, planes_of_geometry in _geometries(path):
         parts = geometry.get("coordinates", ())
         if geometry["type"] not in ("Polygon", "MultiPolygon"):
             continue
@@ -280,12 +433,19 @@ def _polygons(path: Path) -> list[NDArray[np.float64]]:
                 start = around[0][:1]
                 holes = [part for hole in around[1:] for part in (hole, start)]
                 polygons.append(np.vstack([around[0], *holes]))
+                planes.append(planes_of_geometry)
     if not polygons:
         raise NothingToClassify(
             f"{path} holds no polygons. Draw around what is to be classified, and export it as "
             f"GeoJSON."
         )
-    return polygons
+    there = np.flatnonzero(_on_plane(path, planes, image))
+    if not len(there):
+        raise NothingToClassify(
+            f"{path} holds no polygons on the plane {_place_of(image)}, but {len(polygons)} on "
+            f"others."
+        )
+    return [polygons[i] for i in there]
 
 
 def _numbers(coordinates: Any, path: Path) -> NDArray[np.float64]:
@@ -299,8 +459,12 @@ def _numbers(coordinates: Any, path: Path) -> NDArray[np.float64]:
     return numbers
 
 
-def _geometries(path: Path) -> list[dict[str, Any]]:
-    """Of a FeatureCollection, a list of features, a feature or a geometry, as QuPath exports."""
+def _geometries(path: Path) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Of a FeatureCollection, a list of features, a feature or a geometry, as QuPath exports.
+
+    Each with its planes by axis.  QuPath leaves the first plane of a stack out; where no geometry
+    of a file has a plane, they are of none.
+    """
     try:
         opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
         with opened(path, "rt", encoding="utf-8") as file:
@@ -311,7 +475,11 @@ def _geometries(path: Path) -> list[dict[str, Any]]:
         known = [geometry for geometry in geometries if geometry is not None]
         if not all("type" in geometry for geometry in known):
             raise ValueError("it has no features")
-        return known
+        if not any("plane" in geometry for geometry in known):
+            return [(geometry, {}) for geometry in known]
+        planes = [geometry.get("plane") or {} for geometry in known]
+        places = [{axis: float(each.get(axis, 0)) for axis in ("z", "t")} for each in planes]
+        return list(zip(known, places, strict=True))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ImageError(
             f"{path} cannot be read as GeoJSON: {error}. Export it from QuPath by File > Export "

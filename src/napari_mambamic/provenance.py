@@ -32,6 +32,7 @@ def provenance_of(
             "pixel_size_um": image.pixel_size_um and list(image.pixel_size_um),
             "path": image.path or None,
             "opened_with": dict(image.opened_with),
+            "stack": {axis: list(place) for axis, place in image.stack.items()},
         },
         "weights": {
             "name": manifest.name,

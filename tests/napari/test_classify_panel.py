@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
 import os
 import re
 import subprocess
@@ -22,16 +23,21 @@ from skimage.io import imsave
 from napari_mambamic import (
     Manifest,
     PatchSpec,
+    as_image,
     build_network,
     classify_image,
     classify_layer,
     classify_objects,
+    load_classifier,
 )
 from napari_mambamic._napari.classified import results_in_view
+from napari_mambamic._napari.classify_layer import iter_request, request_of
+from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.to_layers import first_point_of, results_of
-from napari_mambamic.as_script import gaps_of
+from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.colours import class_colours
 from napari_mambamic.patches import prepare_patches
+from napari_mambamic.progress import drained
 from napari_mambamic.weights.checkpoint import save_weights
 from napari_mambamic.weights.store import fetch_weights
 
@@ -337,7 +343,7 @@ def test_a_volume_is_classified_in_the_plane_in_view_and_says_so(viewer, panel, 
     viewer.dims.set_point(0, 1)
     panel.run_button.click()
     finish(panel)
-    assert "'stack' has 3 axes: the plane in view" in panel.message.text()
+    assert "'stack' has 3 axes: the plane at axis 0 = 1 is classified." in panel.message.text()
     assert viewer.layers["stack classes"].data.shape == (1, 1, 2)
 
 
@@ -708,6 +714,206 @@ def test_points_marked_at_one_channel_are_those_of_all(viewer, panel, cell_cycle
     assert shown.features["probability"].notna().all()
 
 
+def script_results(givens, n_gaps):
+    """What the script on the clipboard computes, with what is given for its gaps, in order."""
+    script = QApplication.clipboard().text()
+    assert len(gaps_of(script)) == n_gaps == len(givens)
+    names = {"GIVEN": list(givens)}
+    exec(script.replace("= ...", "= GIVEN.pop(0)"), names)
+    return names["results"]
+
+
+def assert_same_labels(again, layer):
+    """A script's results are those of all planes of a layer of classes, tile by tile."""
+    everything = results_of(layer)
+    assert list(again) == [tuple(each.provenance["layer"]["plane"]) for each in everything]
+    for each, repeated in zip(everything, again.values(), strict=True):
+        assert each.is_done.any()
+        np.testing.assert_array_equal(repeated.labels, each.labels)
+
+
+def test_shapes_limit_the_plane_that_they_were_drawn_on(viewer, panel, stack, finish, classifier):
+    """A box and an ellipse in plane 1, another box in plane 3, in a layer with its own scale."""
+    box = [(0, 0), (0, 190), (95, 190), (95, 0)]
+    ellipse = [(0, 192), (0, 287), (95, 287), (95, 192)]
+    right = [(0, 288), (0, 383), (95, 383), (95, 288)]
+    drawn = [(1, box), (1, ellipse), (3, right)]
+    shapes = [[(3 * z, y / 2, x / 2) for y, x in corners] for z, corners in drawn]
+    kinds = ["polygon", "ellipse", "rectangle"]
+    viewer.add_shapes(shapes, shape_type=kinds, name="regions")
+    panel.where.choose(viewer.layers["regions"])
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    said = panel.message.text()
+    assert "4 classified" in said
+    assert "'regions' has shapes on 2 of the 5 planes." in said
+    layer = viewer.layers["stack classes"]
+    shown = np.zeros((5, 4), int)
+    first = int(layer.data_to_world((0, 0, 0))[0] / 3)
+    shown[first : first + len(layer.data)] = layer.data[:, 0]
+    expected = np.zeros((5, 4), int)
+    for z, tiles in ((1, [0, 1, 2]), (3, [3])):
+        expected[z, tiles] = classify_image(stack.data[z], classifier).labels[tiles] + 1
+    np.testing.assert_array_equal(shown, expected)
+    one, other = results_of(layer)
+    assert [len(each.provenance["settings"]["within"]) for each in (one, other)] == [2, 1]
+    np.testing.assert_allclose(other.provenance["settings"]["within"], [right])
+    panel.copy_script()
+    assert_same_labels(script_results([stack.data], 1), layer)
+    # The provenance that is saved with any of the planes will do.
+    saved = script_of(json.loads(json.dumps(one.provenance)))
+    copied = QApplication.clipboard().text()
+    assert saved.splitlines()[1:] == copied.splitlines()[1:]
+
+
+def test_shapes_on_none_of_the_planes_are_told(viewer, panel, stack, finish):
+    viewer.add_shapes([[(4, 0, 0), (4, 0, 50), (4, 50, 50)]], shape_type="polygon", scale=(3, 1, 1))
+    panel.where.choose(viewer.layers["Shapes"])
+    panel.planes.setCurrentText("From ... to")
+    panel.first_plane.setValue(0)
+    panel.last_plane.setValue(2)
+    panel.run_button.click()
+    finish(panel)
+    assert "'Shapes' has no area on any of the 3 planes" in panel.message.text()
+
+
+def test_shapes_without_a_plane_limit_all(viewer, panel, stack, finish):
+    viewer.add_shapes([[(0, 0), (0, 70), (47, 70), (47, 0)]], name="all", scale=(1, 1))
+    assert viewer.layers["all"].ndim == 2
+    panel.where.choose(viewer.layers["all"])
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    layer = viewer.layers["stack classes"]
+    assert [np.flatnonzero(each.is_done).tolist() for each in results_of(layer)] == [[0]] * 5
+    assert "planes." in panel.message.text()
+    assert "has shapes" not in panel.message.text()
+    panel.copy_script()
+    assert_same_labels(script_results([stack.data], 1), layer)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_mask_limits_slice_by_slice_or_all_planes(deep, viewer, panel, stack, finish):
+    mask = np.zeros((5, 96, 384), np.uint8)
+    mask[1, :, :192], mask[4, :, 288:] = 1, 7
+    tiles = [[0, 1], [3]]
+    if not deep:
+        mask, tiles = mask[1], [[0, 1]] * 5
+    viewer.add_labels(mask, name="tissue", scale=stack.scale[-mask.ndim :])
+    panel.where.choose(viewer.layers["tissue"])
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    layer = viewer.layers["stack classes"]
+    assert [np.flatnonzero(each.is_done).tolist() for each in results_of(layer)] == tiles
+    panel.copy_script()
+    assert_same_labels(script_results([stack.data, mask], 2), layer)
+
+
+def test_points_count_where_shapes_are_on_their_plane(viewer, stack, classifier):
+    marks = viewer.add_points(points_of_stack(), scale=stack.scale)
+    around = [[(3, 0, 0), (3, 0, 96), (3, 96, 96), (3, 96, 0)], [(4, 0, 0), (4, 0, 9), (4, 9, 9)]]
+    shapes = viewer.add_shapes(around, shape_type="polygon", scale=stack.scale)
+    layer = classify_layer(viewer, stack, objects=marks, within=shapes, planes="all", device="cpu")[
+        -1
+    ]
+    (results,) = results_of(layer)
+    assert results.provenance["layer"]["plane"] == [3]
+    assert results.object_ids[results.is_done].tolist() == [0]
+
+
+@pytest.fixture
+def phases(viewer, cell_cycle):
+    """Weights for three channels, and four planes (z, channel, y, x), each with other pixels."""
+    path, pixels = cell_cycle
+    planes = [pixels, pixels[::-1], pixels[:, ::-1], 255 - pixels]
+    data = np.stack(planes).transpose(0, 3, 1, 2).copy()
+    return str(path), data, viewer.add_image(data, name="phases", axis_labels="zcyx")
+
+
+def test_the_script_of_an_axis_of_channels_goes_through_all_planes(viewer, panel, phases, finish):
+    path, data, _ = phases
+    viewer.add_shapes(
+        [[(z, 1, 0, 0), (z, 1, 0, 60), (z, 1, 39, 60), (z, 1, 39, 0)] for z in (0, 3)],
+        shape_type="polygon",
+        name="here",
+    )
+    viewer.dims.set_point(1, 2)  # another channel than that which was drawn at
+    panel.weights.add_file(path)
+    assert panel.channels.channel_axis == 1
+    panel.channels.rows[0].setCurrentText("phases, channel 2")
+    panel.channels.rows[2].setCurrentText("phases, channel 0")
+    panel.planes.setCurrentText("All")
+    panel.run_button.click()
+    finish(panel)
+    layer = viewer.layers["phases classes"]
+    assert len(results_of(layer)) == 4, panel.message.text()
+    probabilities = [each.probabilities for each in results_of(layer)]
+    panel.copy_script()
+    again = script_results([data, path], 2)
+    assert_same_labels(again, layer)
+    for repeated, each in zip(again.values(), probabilities, strict=True):
+        np.testing.assert_allclose(repeated.probabilities, each, atol=1e-5)
+
+    panel.where.choose(viewer.layers["here"])
+    panel.run_button.click()
+    finish(panel)
+    limited = viewer.layers["phases classes [1]"]
+    assert [each.provenance["layer"]["plane"][0] for each in results_of(limited)] == [0, 3]
+    panel.copy_script()
+    assert_same_labels(script_results([data, path], 2), limited)
+
+
+def test_the_script_of_several_layers_of_channels_goes_through_all_planes(viewer, phases):
+    path, data, image = phases
+    viewer.layers.remove(image)
+    layers = [viewer.add_image(data[:, i], name=f"layer {i}") for i in range(2)]
+    flat = viewer.add_image(data[0, 2], name="flat")  # of all planes
+    marks = viewer.add_points([[0, 20, 20], [2, 20, 60], [2, 10, 100]], name="marks")
+    shown = classify_layer(
+        viewer,
+        layers[0],
+        weights=path,
+        objects=marks,
+        channels=[layers[1], layers[0], flat],
+        planes="all",
+        device="cpu",
+    )[-1]
+    provenance = shown.metadata["mambamic"]
+    put_script_on_clipboard(viewer, shown, provenance, lambda said: None)
+    script = QApplication.clipboard().text()
+    assert gaps_of(script) == ["stack_1", "stack_2", "stack_3", "points", "weights"]
+    givens = [data[:, 1], data[:, 0], data[0, 2], marks.data, path]
+    again = script_results(givens, 5)
+    assert_same_labels(again, shown)
+    expected = classify_objects(
+        as_image(np.stack([data[2, 1], data[2, 0], data[0, 2]]), channel_axis=0),
+        np.array([[20, 60], [10, 100]]),
+        load_classifier(path, device="cpu"),
+        tile_size=provenance["settings"]["tile_size"],
+    )
+    np.testing.assert_allclose(again[2,].probabilities, expected.probabilities, atol=1e-5)
+
+
+def test_the_script_takes_points_marked_at_any_channel(viewer, phases):
+    path, data, image = phases
+    marks = viewer.add_points([[0, 0, 20, 20], [3, 2, 20, 60], [3, 1, 9, 30]], name="marks")
+    shown = classify_layer(
+        viewer,
+        image,
+        weights=path,
+        objects=marks,
+        channels=[0, 1, 2],
+        channel_axis=1,
+        planes="all",
+        device="cpu",
+    )[-1]
+    assert [len(each) for each in results_of(shown)] == [1, 2]
+    put_script_on_clipboard(viewer, shown, shown.metadata["mambamic"], lambda said: None)
+    assert_same_labels(script_results([data, marks.data, path], 3), shown)
+
+
 KILLED = """
 import os, signal, sys
 import napari
@@ -802,3 +1008,43 @@ def test_a_run_is_kept_only_of_files_and_where_it_is_wanted(
     finish(panel)
     assert "of 96 tiles were there already" in panel.message.text()
     assert list(short_runs.iterdir()) == []
+
+
+def test_a_kept_run_goes_on_where_each_plane_has_its_own_shapes(
+    viewer, sheet, short_runs, tmp_path, classifier
+):
+    stack = np.stack([sheet[:192, :384], sheet[192:384, :384]])
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, photometric="rgb")
+    (image,) = viewer.open(str(path), plugin="napari")
+    whole, left = [(0, 0), (0, 384), (192, 384), (192, 0)], [(0, 0), (0, 190), (190, 190), (190, 0)]
+    corners = [[(z, *place) for place in places] for z, places in ((0, whole), (1, left))]
+    shapes = viewer.add_shapes(corners, shape_type="polygon")
+
+    def request():
+        return request_of(
+            viewer,
+            image,
+            within=shapes,
+            planes="all",
+            tile_size=24,
+            batch_size=8,
+            device="cpu",
+            keeps_long_runs=True,
+        )
+
+    steps = iter_request(request())
+    for progress in steps:
+        if progress.done >= 128 + 40:  # in the midst of the second plane
+            break
+    steps.close()
+    assert len(list(short_runs.glob("*.zarr"))) == 1
+    steps = list(iter_request(request()))
+    assert steps[-1].before == 40
+    shapes.data = [corners[0], [(z, y, x + 190) for z, y, x in corners[1]]]
+    again = drained(iter_request(request()))
+    assert [int(each.is_done.sum()) for each in again] == [128, 64]
+    for z, each in enumerate(again):
+        expected = classify_image(stack[z], classifier, tile_size=24).labels
+        np.testing.assert_array_equal(each.labels[each.is_done], expected[each.is_done])
+    assert again[1].is_done.reshape(8, 16)[:, 8:].all()

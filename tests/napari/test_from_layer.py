@@ -10,7 +10,7 @@ from napari.layers import Image, Labels, Points, Shapes
 
 from napari_mambamic._napari.from_layer import (
     ChannelSource,
-    area_of_layer,
+    areas_of_planes,
     labels_of_layer,
     plane_of_layer,
     points_of_layer,
@@ -167,16 +167,16 @@ def test_shapes_and_labels_tell_where_to_classify():
         [np.array([(20, 20), (20, 60), (60, 60), (60, 20)]), np.array([(100, 100), (40, 20)])],
         shape_type=["polygon", "ellipse"],
     )
-    square, ellipse = area_of_layer(plane, shapes)
+    square, ellipse = areas_of_planes([plane], shapes)[()]
     np.testing.assert_allclose(square, [(10, 10), (10, 30), (30, 30), (30, 10)])
     np.testing.assert_allclose(np.ptp(ellipse, axis=0), (40, 20))
     np.testing.assert_allclose(ellipse.mean(axis=0), (50, 50))
     mask = np.eye(100, dtype=int)
-    np.testing.assert_array_equal(area_of_layer(plane, Labels(mask, scale=(2, 2))), mask)
+    np.testing.assert_array_equal(areas_of_planes([plane], Labels(mask, scale=(2, 2)))[()], mask)
     with pytest.raises(NothingToClassify, match="no area"):
-        area_of_layer(plane, Shapes([np.array([(0, 0), (5, 5)])], shape_type="line"))
+        areas_of_planes([plane], Shapes([np.array([(0, 0), (5, 5)])], shape_type="line"))
     with pytest.raises(ImageError, match="does not tell where"):
-        area_of_layer(plane, layer)
+        areas_of_planes([plane], layer)
 
 
 def test_labels_of_a_plane_belong_to_all_channels_of_an_image():

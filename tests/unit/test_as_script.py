@@ -190,3 +190,38 @@ def test_no_name_of_an_image_becomes_code(name, path, plane):
     assert kinds.count("If") == 1 + ("open_image(" in script)
     imported = [line for line in script.splitlines() if "import" in line and line[0] != "#"]
     assert imported[0].startswith("from napari_mambamic import classify_objects")
+
+
+@given(name=st.text(), path=st.none() | st.text() | st.just("a\nimport os\r\x00"))
+def test_no_name_of_a_channel_becomes_code(name, path):
+    image = {"name": name, "plane_shape": [9, 9], "n_channels": 2, "dtype": name, "path": path}
+    of_axis = {"layer": name, "path": path, "leading_axes": 2, "axis": 1, "number": 0}
+    other = {"layer": f"{name} 2", "path": path, "leading_axes": 0, "axis": None, "number": 0}
+    provenance = {
+        "created": "2026-11-21T13:00:00Z",
+        "versions": {"python": "3.11"},
+        "image": image,
+        "layer": {
+            "name": name,
+            "plane": [1, 0],
+            "planes": [[0, 0], [1, 0]],
+            "objects": name,
+            "points": True,
+            "within": name,
+            "channels": [name, name],
+            "channel_axis": 1,
+            "channel_sources": [of_axis, other],
+        },
+        "weights": {"name": "default", "sha256": name},
+        "precision": "float32",
+        "settings": {"cut": "objects", "tile_size": 9, "within": name or "mask of 3 px"},
+    }
+    script = script_of(provenance)
+    assert gaps_of(script)[:4] == ["stack_1", "stack_2", "points", "mask"]
+    kinds = [type(statement).__name__ for statement in ast.parse(script).body]
+    assert kinds.count("For") == 1
+    assert set(kinds) == {"Import", "ImportFrom", "Assign", "If", "For"}
+    assert "stack_1[plane[0], 0]" in script
+    imported = [line for line in script.splitlines() if "import" in line and line[0] != "#"]
+    assert imported[0] == "import numpy as np"
+    assert len([line for line in imported if line.startswith(("import", "from"))]) == 3

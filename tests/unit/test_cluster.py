@@ -96,6 +96,23 @@ def test_objects_beside_images_are_classified_on_a_cluster(cluster, slides, tmp_
     assert len(there) == 36
 
 
+def test_planes_of_a_stack_are_classified_on_a_cluster(cluster, sheet, tmp_path):
+    stack = np.stack([sheet[:96, :192], sheet[384:480, :192]])
+    path = tmp_path / "s.ome.tif"
+    tifffile.imwrite(path, stack, photometric="rgb", metadata={"axes": "ZYXS"})
+    with distributed.Client(cluster, set_as_default=False) as client:
+        for out, more in (("here", {}), ("there", {"dask": client})):
+            summary = classify_many([path], out=tmp_path / out, z="all", **more, **OPTIONS)
+            assert [image.status for image in summary.images] == ["done", "done"]
+    tables = [
+        [read_results(tmp_path / out / f"s.ome-z{z}.classes.parquet") for z in range(2)]
+        for out in ("here", "there")
+    ]
+    for here, there in zip(*tables, strict=True):
+        np.testing.assert_array_equal(there.probabilities, here.probabilities)
+    assert not np.array_equal(tables[0][0].labels, tables[0][1].labels)
+
+
 def test_the_command_line_runs_on_a_cluster_and_says_what_failed(
     cluster, slides, in_one_process, tmp_path, capsys
 ):

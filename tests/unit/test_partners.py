@@ -13,6 +13,7 @@ from skimage.io import imsave
 
 from napari_mambamic import classify_image, classify_many, classify_objects, read_results
 from napari_mambamic.cli import main
+from napari_mambamic.errors import ImageError
 from napari_mambamic.image import as_image
 from napari_mambamic.partners import partner_of, read_partners
 
@@ -99,6 +100,83 @@ def test_a_folder_of_label_images_of_the_same_names(slides, classifier, sheet, c
     np.testing.assert_array_equal(read_results(out / "b.classes.csv").labels, expected.labels)
 
 
+@pytest.mark.parametrize("mark", ["_labels", "_masks", "_cp_masks", "_mask", "_label"])
+def test_a_folder_of_images_holds_their_label_images_too(mark, slides, classifier, sheet, capsys):
+    tifffile.imwrite(slides / f"a{mark}.tif", labels_of(2))
+    imsave(slides / f"b{mark}.png", labels_of(3).astype(np.uint8), check_contrast=False)
+    code, out = run(slides, "--objects", str(slides))
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert f"label images of others: a{mark}.tif, b{mark}.png." in said
+    assert [row["tiles"] for row in rows_of(out / "summary.csv")] == ["2", "3"]
+    expected = classify_objects(sheet[384:576, :384], labels_of(3), classifier)
+    np.testing.assert_array_equal(read_results(out / "b.classes.csv").labels, expected.labels)
+
+
+def test_label_images_that_are_named_with_their_images_are_left_out_aloud(slides):
+    tifffile.imwrite(slides / "b_labels.tif", labels_of(3))
+    said = []
+    summary = classify_many(
+        [slides / "b.tif", slides / "b_labels.tif"],  # as a shell writes out *.tif
+        out=slides.parent / "out",
+        objects="{stem}_labels.tif",
+        device="cpu",
+        on_progress=lambda progress: said.append(progress.message),
+    )
+    assert summary.left_out == (slides / "b_labels.tif",)
+    assert [(image.path.name, image.status) for image in summary.images] == [("b.tif", "done")]
+    assert "Left out, as the label images of others: b_labels.tif." in said
+
+
+def test_a_file_named_alone_is_never_left_out(slides, capsys):
+    tifffile.imwrite(slides / "b_labels.tif", labels_of(3))
+    out = str(slides.parent / "out")
+    only = [str(slides / "b_labels.tif"), "--out", out, "--device", "cpu"]
+    assert main(["classify", *only, "--objects", "{stem}_labels.tif"]) == 1
+    assert "b_labels.tif has no label image" in capsys.readouterr().err
+
+
+def test_without_objects_files_named_like_label_images_are_classified_and_told(slides, capsys):
+    tifffile.imwrite(slides / "b_masks.tif", labels_of(8).astype(np.uint8))
+    code, out = run(slides)
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert "named like label images of others: b_masks.tif. To classify objects" in said
+    assert len(rows_of(out / "summary.csv")) == 3
+
+
+def test_two_files_of_one_name_are_not_taken_for_each_others_labels(slides, capsys):
+    imsave(slides / "b.png", labels_of(3).astype(np.uint8), check_contrast=False)
+    code, out = run(slides, "--objects", str(slides))
+    assert code == 1
+    assert "which of them is the label image cannot be told" in capsys.readouterr().err
+    imsave(slides / "a.png", labels_of(2).astype(np.uint8), check_contrast=False)
+    code, out = run(slides, "--objects", "{stem}.png")
+    assert code == 0, capsys.readouterr().err
+    assert [row["tiles"] for row in rows_of(out / "summary.csv")] == ["2", "3"]
+
+
+def test_an_image_is_not_its_own_label_image(slides, capsys):
+    tifffile.imwrite(slides / "b.tif", labels_of(3))
+    out = str(slides.parent / "out")
+    image = str(slides / "b.tif")
+    assert main(["classify", image, "--out", out, "--objects", "{stem}.tif"]) == 1
+    assert "b.tif has no label image" in capsys.readouterr().err
+
+
+def test_in_a_folder_of_their_own_the_very_name_goes_first(slides):
+    masks = slides.parent / "masks"
+    masks.mkdir()
+    for name in ("b.tif", "b_mask.tif"):  # the latter belongs to an image b_mask.tif
+        (masks / name).write_bytes(b"")
+    assert partner_of(slides / "b.tif", "objects", str(masks)) == masks / "b.tif"
+    (masks / "b.tif").unlink()
+    assert partner_of(slides / "b.tif", "objects", str(masks)) == masks / "b_mask.tif"
+    (masks / "b_labels.png").write_bytes(b"")
+    with pytest.raises(ImageError, match="more than one label image"):
+        partner_of(slides / "b.tif", "objects", str(masks))
+
+
 def test_points_come_from_tables_and_from_geojson(slides, sheet, classifier, capsys):
     points = np.array([[48, 48], [144.5, 240], [50, 336]])
     with open(slides / "a.csv", "w", newline="") as file:  # as napari saves points
@@ -167,7 +245,12 @@ def test_objects_only_within_polygons(slides):
         ("b_l.tif", b"II*", ["--objects", "{stem}_l.tif"], "b_l.tif cannot be read"),
         ("b.png", np.zeros((*SIZE, 3), "u1"), ["--objects", "{stem}.png"], "it has 3 channels"),
         ("b.csv", b"a,b\n1,2\n", ["--points", "{stem}.csv"], "the columns a, b; y and x are"),
-        ("b.csv", b"axis-0,axis-1,axis-2\n1,2,3\n", ["--points", "{stem}.csv"], "on one plane"),
+        (
+            "b.csv",
+            b"axis-0,axis-1,axis-2\n1,2,3\n",
+            ["--points", "{stem}.csv"],
+            "has a single plane",
+        ),
         ("b.csv", b"x,y\n1,\n", ["--points", "{stem}.csv"], "no numbers for y and x in line 2"),
         ("b.csv", b"y,x\n", ["--points", "{stem}.csv"], "b.csv holds no points"),
         ("b.csv", b"y,x\n5,5\n200,5\n", ["--points", "{stem}.csv"], "1 of the 2 points of"),

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from napari_mambamic._napari.from_layer import (
     ChannelSource,
     LayerPlane,
-    area_of_layer,
+    areas_of_planes,
     labels_of_layer,
     plane_of_layer,
     points_of_layer,
@@ -66,8 +66,9 @@ class Request:
     heatmaps: tuple[str, ...]
     channel_axis: int | None
     blend: str
-    channels: tuple[str, ...]
+    channels: tuple[ChannelSource, ...]
     within: str | None
+    areas: dict[tuple[int, ...], Any]  # by the index of the plane; none without `within`
     view: Callable[[], View | None] | None
     with_embeddings: bool
     options: dict[str, Any]
@@ -116,18 +117,22 @@ def request_of(
             f"Weights {weights!r} have no class {unknown[0]!r} for a heatmap. Their classes are "
             f"{', '.join(names)}; there are also {', '.join(maps)}."
         )
+    notes = []
+    areas: dict[tuple[int, ...], Any] = {}
+    if within is not None:
+        areas, n_planes = areas_of_planes(chosen, within, channel_axis=channel_axis), len(chosen)
+        chosen = [plane for plane in chosen if plane.index in areas]
+        if len(chosen) < n_planes:
+            notes.append(f"{within.name!r} has shapes on {len(chosen)} of the {n_planes} planes.")
     places: list[Any] = [None] * len(chosen)
     numbers: list[NDArray[np.intp]] = []
-    note = ""
     if isinstance(objects, Points):
         chosen, places, numbers = _points_on(chosen, objects, channel_axis)
         found, n_points = len(np.unique(np.concatenate(numbers))), len(objects.data)
         if found < n_points:
-            note = f"{found:,} of the {n_points:,} points of {objects.name!r} lie there."
+            notes.append(f"{found:,} of the {n_points:,} points of {objects.name!r} lie there.")
     elif objects is not None:
         places = [labels_of_layer(plane, objects) for plane in chosen]
-    if within is not None:
-        options["within"] = area_of_layer(in_view, within)
     keeps = keeps_long_runs and not with_embeddings
     view = partial(view_of_plane, in_view) if view_first and len(chosen) == 1 else None
     return Request(
@@ -140,12 +145,13 @@ def request_of(
         tuple(heatmaps),
         channel_axis,
         blend,
-        tuple(source.name for source in sources or ()),
+        tuple(sources or ()),
         None if within is None else within.name,
+        areas,
         view,
         with_embeddings,
         options,
-        note,
+        " ".join(notes),
         _files_of([in_view.layer, *(source.layer for source in sources or ())]) if keeps else (),
     )
 
@@ -198,6 +204,7 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
     from napari_mambamic.classify import iter_classify
 
     options = dict(request.options)
+    layers = _layer_settings(request)
     everything: list[TileResults] = []
     empty: NothingToClassify | None = None
     begin, before, there = time.perf_counter(), 0, 0
@@ -209,6 +216,7 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
             plane.image,
             classifier,
             objects=request.objects[number],
+            within=request.areas.get(plane.index),
             with_embeddings=request.with_embeddings,
             view=request.view,
             **options,
@@ -218,7 +226,7 @@ def iter_request(request: Request) -> Generator[Progress, None, list[TileResults
                 for progress in steps:
                     if results is None:
                         results = progress.results
-                        _add_layer_settings(results, request, number)
+                        _add_layer_settings(results, request, number, layers)
                     yield replace(
                         progress,
                         done=before + progress.done,
@@ -285,7 +293,9 @@ def classify_layer(
     planes : "current", "all" or dict
         Of a stack: the plane in view, all, or along some axes a range, {axis: (start, stop)}.
     within : Shapes or Labels, optional
-        Classify the tiles whose middle lies in a shape, or on a label.
+        Classify the tiles whose middle lies in a shape, or on a label.  Of a stack, shapes limit
+        the plane that they were drawn on, and planes without any are passed over; shapes and labels
+        (y, x) limit all planes.
     blend : str
         Where tiles overlap: "none", "mean" or "gaussian"; see `TileResults.blended`.
     with_embeddings : bool
@@ -411,20 +421,45 @@ def _indices(
     return product(*ranges)
 
 
-def _add_layer_settings(results: TileResults, request: Request, number: int) -> None:
-    """Note in the provenance which layer and plane it was; number points as their layer does."""
-    plane = request.planes[number]
-    results.provenance["layer"] = {
-        "name": plane.layer.name,
-        "plane": list(plane.index),
-        "planes": [list(each.index) for each in request.planes],
+def _layer_settings(request: Request) -> dict[str, Any]:
+    """What the provenance says of the layers of a run, whichever of its planes it is of."""
+    settings: dict[str, Any] = {
+        "name": request.planes[0].layer.name,
+        "planes": [list(plane.index) for plane in request.planes],
         "objects": request.objects_layer and request.objects_layer.name,
         "points": bool(request.point_numbers),
-        "channels": list(request.channels) or None,
+        "channels": [source.name for source in request.channels] or None,
         "channel_axis": request.channel_axis,
         "within": request.within,
         "weights": request.weights,
     }
+    if request.channels:
+        settings["channel_sources"] = [
+            {
+                "layer": source.layer.name,
+                "path": source.layer.source.path,
+                "leading_axes": source.layer.ndim - 2,
+                "axis": source.axis,
+                "number": source.number,
+            }
+            for source in request.channels
+        ]
+    areas = [request.areas.get(plane.index) for plane in request.planes]
+    if isinstance(areas[0], list) and any(area is not areas[0] for area in areas):
+        # A script goes through all planes, from the provenance of any of them.
+        settings["areas"] = [
+            [list(plane.index), [polygon.tolist() for polygon in area]]
+            for plane, area in zip(request.planes, areas, strict=True)
+        ]
+    return settings
+
+
+def _add_layer_settings(
+    results: TileResults, request: Request, number: int, layers: dict[str, Any]
+) -> None:
+    """Note in the provenance which layer and plane it was; number points as their layer does."""
+    plane = request.planes[number]
+    results.provenance["layer"] = {**layers, "plane": list(plane.index)}
     path = plane.layer.source.path
     # An address, and a file of which other layers hold other channels, are not the image.
     if path and os.path.exists(path) and not request.channels:

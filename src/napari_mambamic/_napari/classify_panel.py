@@ -188,7 +188,10 @@ class ClassifyPanel(RunPanel):
         self.skip_background = QCheckBox("Skip background")
         self.skip_background.setToolTip("Leave out tiles that hold only glass or darkness")
         self.where = LayerBox(self._viewer, (Shapes, Labels), "Shapes or Labels", none="everywhere")
-        self.where.setToolTip("Classify only tiles whose middle lies in a shape or on a label")
+        self.where.setToolTip(
+            "Classify only tiles whose middle lies in a shape or on a label; of a stack, a shape "
+            "counts on the plane that it was drawn on"
+        )
         self.use_pixels = QCheckBox("Use pixels as they are")
         self.use_pixels.setToolTip(
             "Take the tile size of the weights in pixels, whatever the pixel size is"
@@ -327,7 +330,7 @@ class ClassifyPanel(RunPanel):
             self._say(str(error), is_error=True)
 
     def copy_script(self) -> None:
-        """Copy a script that repeats the last run; of several planes, the last one."""
+        """Copy a script that repeats the last run, on all of its planes."""
         if self.results is None or self._shown is None:
             return
         try:

@@ -75,7 +75,7 @@ class ChannelSource:
 
 @dataclass(frozen=True)
 class LayerPlane:
-    """The plane of a layer that is in view.
+    """A plane of a layer, such as the one in view.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ class LayerPlane:
         named = [f"axis {i}" if name.startswith("-") else name for i, name in enumerate(names)]
         where = ", ".join(f"{name} = {i}" for name, i in zip(named, self.index, strict=True))
         return (
-            f"Layer {self.layer.name!r} has {self.layer.ndim} axes: the plane in view ({where}) "
-            f"is classified."
+            f"Layer {self.layer.name!r} has {self.layer.ndim} axes: the plane at {where} is "
+            f"classified."
         )
 
     def at_first_channel(self, channel_axis: int | None) -> LayerPlane:
@@ -333,33 +333,57 @@ def vertices_of_layer(plane: LayerPlane, layer: Shapes) -> list[NDArray[np.float
 
     Shapes of other planes have no vertices.
     """
+    place = plane.index[_first_axis(plane.layer, layer) :]
     found = []
-    for shape in layer.data:
-        data, on_plane = _on_plane(plane, layer, np.asarray(shape))
-        found.append(data if on_plane.all() else data[:0])
+    for vertices in _vertices_in_image(plane.layer, layer):
+        on_plane = (np.round(vertices[:, :-2]) == place).all()
+        found.append(vertices[:, -2:] if on_plane else vertices[:0, -2:])
     return found
 
 
-def area_of_layer(plane: LayerPlane, layer: Layer) -> Any:
-    """Polygons of a Shapes layer, or the mask of a Labels layer, on an image plane.
+def areas_of_planes(
+    planes: Sequence[LayerPlane], layer: Layer, *, channel_axis: int | None = None
+) -> dict[tuple[int, ...], Any]:
+    """What limits each of some planes of an image, by where they lie.
+
+    The polygons of a Shapes layer, or the mask of a Labels layer.  A shape that was drawn on a
+    plane limits that one alone, at whichever channel along `channel_axis` it was drawn; shapes and
+    masks (y, x) limit all.  Planes on which there is no shape are left out.
 
     Raises
     ------
     ImageError
         The layer is of another kind, or lies elsewhere.
     NothingToClassify
-        There is no shape on the plane.
+        There is no shape on any of the planes.
     """
     if isinstance(layer, Labels):
-        return labels_of_layer(plane, layer)
+        return {plane.index: labels_of_layer(plane, layer) for plane in planes}
     if not isinstance(layer, Shapes):
         raise ImageError(
             f"Layer {layer.name!r} does not tell where to classify. Choose a Shapes or Labels "
             f"layer."
         )
-    return [
-        polygon for polygons in regions_of_shapes(plane, layer).values() for polygon in polygons
-    ]
+    image = planes[0].layer
+    axes = range(_first_axis(image, layer), image.ndim - 2)
+    columns = [column for column, axis in enumerate(axes) if axis != channel_axis]
+    polygons: dict[tuple[int, ...], list[NDArray[np.float64]]] = {}
+    for vertices, kind in zip(_vertices_in_image(image, layer), layer.shape_type, strict=True):
+        places = np.round(vertices[:, columns]).astype(int)
+        if (places == places[0]).all() and _has_area(vertices, kind):
+            place = tuple(places[0].tolist())
+            polygons.setdefault(place, []).append(_polygon(vertices[:, -2:], kind))
+    found = {}
+    for plane in planes:
+        place = tuple(plane.index[axes[column]] for column in columns)
+        if place in polygons:
+            found[plane.index] = polygons[place]
+    if not found:
+        where = "this plane" if len(planes) == 1 else f"any of the {len(planes)} planes"
+        raise NothingToClassify(
+            f"Shapes layer {layer.name!r} has no area on {where}. Draw around what is meant."
+        )
+    return found
 
 
 def regions_of_shapes(plane: LayerPlane, layer: Shapes) -> dict[str, list[NDArray[np.float64]]]:
@@ -378,9 +402,8 @@ def regions_of_shapes(plane: LayerPlane, layer: Shapes) -> dict[str, list[NDArra
     for name, vertices, kind in zip(
         names, vertices_of_layer(plane, layer), layer.shape_type, strict=True
     ):
-        if len(vertices) > 2 and kind not in ("line", "path"):
-            polygon = _ellipse(vertices) if kind == "ellipse" else vertices
-            regions.setdefault(name, []).append(polygon)
+        if _has_area(vertices, kind):
+            regions.setdefault(name, []).append(_polygon(vertices, kind))
     if not regions:
         raise NothingToClassify(
             f"Shapes layer {layer.name!r} has no area on this plane. Draw around what is meant."
@@ -397,6 +420,14 @@ def _texts(layer: Shapes) -> list[str]:
     return [f"shape {i}" for i in range(1, len(layer.data) + 1)]
 
 
+def _has_area(vertices: NDArray[np.float64], kind: str) -> bool:
+    return len(vertices) > 2 and kind not in ("line", "path")
+
+
+def _polygon(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    return _ellipse(vertices) if kind == "ellipse" else vertices
+
+
 def _ellipse(box: NDArray[np.float64]) -> NDArray[np.float64]:
     """Polygon (64, 2) of the ellipse in a box, which is given by its four corners."""
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, np.newaxis]
@@ -405,26 +436,43 @@ def _ellipse(box: NDArray[np.float64]) -> NDArray[np.float64]:
     return polygon
 
 
+def _vertices_in_image(image: Image, layer: Shapes) -> list[NDArray[np.float64]]:
+    """Vertices (n, axes of the layer) of each shape, in px of an image; see `_places_in_image`."""
+    shapes = [np.asarray(shape, float) for shape in layer.data]
+    if not shapes:
+        return []
+    ends = np.cumsum([len(shape) for shape in shapes])[:-1]
+    return np.split(_places_in_image(image, layer, np.concatenate(shapes)), ends)
+
+
 def _on_plane(
     plane: LayerPlane, layer: Layer, places: NDArray[Any], channel_axis: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Places (n, 2) in px of the image, and which of them lie on its plane."""
-    ndim = plane.layer.ndim
-    if layer.ndim > ndim:
-        raise ImageError(
-            f"Layer {layer.name!r} has {layer.ndim} axes and image {plane.layer.name!r} has "
-            f"{ndim}. Choose annotations of this image."
-        )
+    data = _places_in_image(plane.layer, layer, places)
+    first = _first_axis(plane.layer, layer)
+    axes = [axis for axis in range(first, len(plane.index)) if axis != channel_axis]
+    there = np.round(data[:, [axis - first for axis in axes]])
+    return data[:, -2:], (there == np.array(plane.index)[axes]).all(axis=1)
+
+
+def _places_in_image(image: Image, layer: Layer, places: NDArray[Any]) -> NDArray[np.float64]:
+    """Places (n, axes of the layer) in px of an image, which may have more axes before those."""
+    first = _first_axis(image, layer)
     world = _to_world(layer, places)
-    padded = np.zeros((len(world), ndim))
-    padded[:, ndim - layer.ndim :] = world
-    data = _from_world(plane.layer, padded)
-    leading = layer.ndim - 2
-    on_plane = np.ones(len(data), bool)
-    if leading:
-        axes = [axis for axis in range(ndim - 2 - leading, ndim - 2) if axis != channel_axis]
-        on_plane = (np.round(data[:, axes]) == np.array(plane.index)[axes]).all(axis=1)
-    return data[:, -2:], on_plane
+    padded = np.zeros((len(world), image.ndim))
+    padded[:, first:] = world
+    return _from_world(image, padded)[:, first:]
+
+
+def _first_axis(image: Image, layer: Layer) -> int:
+    """The axis of an image that the first one of a layer belongs to."""
+    if layer.ndim > image.ndim:
+        raise ImageError(
+            f"Layer {layer.name!r} has {layer.ndim} axes and image {image.name!r} has "
+            f"{image.ndim}. Choose annotations of this image."
+        )
+    return image.ndim - layer.ndim
 
 
 def _leading_index(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:

@@ -39,7 +39,8 @@ def objects_writer(viewer: ViewerModel, layer: Layer) -> Callable[[], Path] | No
     try:
         plane = plane_of(viewer, image_layer_of(viewer, layer), results)
         if isinstance(objects, Points):
-            data, suffix = points_of_layer(plane, objects)[0], ".csv"
+            axis = results.provenance["layer"].get("channel_axis")
+            data, suffix = points_of_layer(plane, objects, channel_axis=axis)[0], ".csv"
         else:
             data, suffix = labels_of_layer(plane, objects), ".tif"
     except MambamicError:  # the script has a gap there, which tells what belongs in it

@@ -64,7 +64,7 @@ def open_zarr(
         pixel_size_um=found if pixel_size_um is None else pixel_size_um,
         name=path.name,
     )
-    return replace(image, note=" ".join(filter(None, notes)))
+    return replace(image, note=" ".join(filter(None, notes)), stack=plane.places)
 
 
 def _multiscale(

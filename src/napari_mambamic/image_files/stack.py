@@ -21,11 +21,14 @@ class PlaneOfStack:
         Where the channels are in the plane.
     note : str
         What was chosen among several planes, in a sentence; or nothing.
+    places : dict
+        By axis ("z", "t") along which there are several: which plane, and of how many.
     """
 
     index: tuple[int | None, ...]
     channel_axis: Literal[0, 2] | None
     note: str
+    places: dict[str, tuple[int, int]]
 
 
 def plane_of_stack(
@@ -74,7 +77,12 @@ def plane_of_stack(
         if place:
             raise ImageError(f"{name} has no axis {key}, and {key}={place} was asked for.")
     index = tuple(None if i in whole else chosen.get(i, ("", 0))[1] for i in range(len(shape)))
-    return PlaneOfStack(index, _channel_axis(axes, whole, name), _note(shape, chosen, name))
+    return PlaneOfStack(
+        index,
+        _channel_axis(axes, whole, name),
+        _note(shape, chosen, name),
+        {key: (place, shape[i]) for i, (key, place) in chosen.items() if key},
+    )
 
 
 def _channel_axis(axes: Sequence[str], whole: set[int], name: str) -> Literal[0, 2] | None:

@@ -76,7 +76,8 @@ def open_tiff(
     image = as_image(
         levels, channel_axis=levels[0].channel_axis, pixel_size_um=pixel_size_um, name=path.name
     )
-    return replace(image, note=" ".join(filter(None, notes)), colours_first=are_colours)
+    note = " ".join(filter(None, notes))
+    return replace(image, note=note, stack=plane.places, colours_first=are_colours)
 
 
 def _axes(series: TiffPageSeries, pages_are_channels: bool) -> str:
