@@ -140,6 +140,7 @@ def train(options: argparse.Namespace, samples: Samples, folder: Path) -> dict[s
         batch_size=32,
         learning_rate=options.rate,
         balance=options.balance,
+        prior=options.prior,
         zoom=budget.zoom,
         gain=budget.gain,
         seed=options.seed,
@@ -217,6 +218,7 @@ def main() -> None:
     parser.add_argument("--patch-size", type=int, help="by default that of the budget")
     parser.add_argument("--rate", type=float, help="highest learning rate")
     parser.add_argument("--balance", default="root")
+    parser.add_argument("--prior", default="balanced")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--name", help="of the run; by default set, network, start and seed")

@@ -30,3 +30,21 @@ def weights_of_classes(labels: NDArray[np.int64], n_classes: int, balance: str) 
     weights = (counts.mean() / counts) ** power
     # The mean over samples is 1, so that the learning rate means the same.
     return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def shift_of_prior(class_weights: Tensor, prior: str) -> Tensor:
+    """What is added to the logits (n_classes,) of a network that was trained with class weights.
+
+    Parameters
+    ----------
+    prior : str
+        As `TrainConfig` takes it.
+
+    Raises
+    ------
+    TrainingError
+        There is no such prior.
+    """
+    if prior not in ("balanced", "training"):
+        raise TrainingError(f"There is no prior {prior!r}. Choose balanced or training.")
+    return torch.zeros_like(class_weights) if prior == "balanced" else -class_weights.log()

@@ -35,6 +35,11 @@ class TrainConfig:
     balance : str
         Weights of the classes in the loss: "none", "root" (by the root of their inverse frequency)
         or "full" (inverse frequency).
+    prior : str
+        How frequent probabilities take the classes to be.  "balanced": nearer to each other than in
+        the training samples, as `balance` makes them; rare classes are found.  "training": as in
+        the training samples (Menon et al., ICLR 2021); more samples are told right and counts are
+        not drawn to rare classes, which are overlooked more often.
     augmentation : str
         A preset of `make_augmentation`, or "auto": bright-field for RGB, else fluorescence.
     zoom : float
@@ -66,6 +71,7 @@ class TrainConfig:
     clip: float = 5.0
     averaging: float = 0.998
     balance: Literal["none", "root", "full"] = "root"
+    prior: Literal["balanced", "training"] = "balanced"
     augmentation: str = "auto"
     zoom: float = 1.2
     gain: float | None = None

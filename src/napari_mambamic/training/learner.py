@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from napari_mambamic.devices import DeviceChoice, choose_precision
 from napari_mambamic.errors import DeviceError, TrainingError
 from napari_mambamic.training.batches import Batches, mixed
-from napari_mambamic.training.class_weights import weights_of_classes
+from napari_mambamic.training.class_weights import shift_of_prior, weights_of_classes
 from napari_mambamic.training.config import TrainConfig
 from napari_mambamic.training.optimiser import (
     freeze_statistics,
@@ -74,6 +74,7 @@ class Learner:
         self.class_weights = weights_of_classes(
             samples.labels[members], len(samples.class_names), config.balance
         )
+        self.shift = shift_of_prior(self.class_weights, config.prior)
         self.lowered = choose_precision(config.precision, choice.device) == "bfloat16"
         self.micro_batch = config.batch_size
         self.steps_per_epoch = max(1, len(members) // config.batch_size)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def checkpoint_of(run: Run) -> Checkpoint:
     """The best weights of a run so far, and what they come to on the validation samples."""
-    best, samples, validation = run.epochs.best, run.samples, run.split.validation
+    best, samples, validation = run.best, run.samples, run.split.validation
     network = deepcopy(run.learner.averaged).cpu()
     network.load_state_dict(best.weights)
     network.eval().requires_grad_(False)

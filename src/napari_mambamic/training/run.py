@@ -20,7 +20,7 @@ from napari_mambamic.training.batches import Batches
 from napari_mambamic.training.calibration import probabilities_of
 from napari_mambamic.training.checkpoint import Checkpoint
 from napari_mambamic.training.config import TrainConfig
-from napari_mambamic.training.epochs import Epoch, Epochs
+from napari_mambamic.training.epochs import Best, Epoch, Epochs
 from napari_mambamic.training.head import fit_linear
 from napari_mambamic.training.learner import Learner
 from napari_mambamic.training.metrics import evaluate
@@ -86,6 +86,20 @@ class Run:
             processes=processes,
             on_note=lambda note: self.notes.append(note),
         )
+
+    @property
+    def best(self) -> Best:
+        """The best epoch so far, with the `TrainConfig.prior`.
+
+        Raises
+        ------
+        TrainingError
+            None is done yet.
+        """
+        best = self.epochs.best
+        shift = self.learner.shift
+        weights = best.weights | {"head.bias": best.weights["head.bias"] + shift}
+        return replace(best, weights=weights, logits=best.logits + shift.numpy())
 
     # ---- in steps ---------------------------------------------------------------------------
 
@@ -209,8 +223,7 @@ class Run:
 
     def _assessed(self) -> Generator[TrainProgress, None, Checkpoint]:
         """The best weights, with what their predictions can be doubted by."""
-        checkpoint = checkpoint_of(self)
-        best = self.epochs.best
+        checkpoint, best = checkpoint_of(self), self.best
         self.learner.averaged.load_state_dict(best.weights)
         training, validation = self.split.training, self.split.validation
         if len(training) > MOST_TRAINING:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.patches import PatchSpec, read_patches
-from napari_mambamic.tiling import Tile
+from napari_mambamic.tiling import Tile, places_of
 from napari_mambamic.trust.pixels import PixelStatistics, without_normalisation
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def wrong_pixel_size(results: TileResults, spec: PatchSpec) -> str | None:
 def larger_than_the_image(results: TileResults) -> str | None:
     """Tiles hold more of what was made up beyond the border than of the image."""
     height, width = results.provenance["image"]["plane_shape"]
-    size = max(tile.size for tile in results.tiles)
+    size = int(places_of(results.tiles)[:, 2].max())
     if results.object_ids is not None or size**2 < 2 * min(size, height) * min(size, width):
         return None
     return (

@@ -265,6 +265,28 @@ def test_progress_counts_steps_and_tells_the_time_left():
     assert any(p.message == "Validating" for p in seen)
 
 
+@pytest.mark.parametrize("mode", ["all", "head"])
+def test_probabilities_can_be_those_of_the_frequencies_of_the_training_samples(mode):
+    """The weights of the classes are taken out of the network's last biases again."""
+    images, labels = stripes()
+    kept = np.r_[0:48:2, 1:16:2]  # 24 lying, 8 standing
+    samples = samples_from_arrays(images[kept], labels[kept], class_names=["lying", "standing"])
+    start = None if mode == "all" else "default"
+    config = steady(epochs=2, mode=mode, balance="full")
+    one, other = (
+        fine_tune(samples, start=start, config=replace(config, prior=prior))
+        for prior in ("balanced", "training")
+    )
+    trained_on = one.report["split"]["counts"]["training"]
+    shift = state_of(other)["head.bias"] - state_of(one)["head.bias"]
+    assert float(shift[0] - shift[1]) == pytest.approx(np.log(trained_on[0] / trained_on[1]))
+    held_back = samples.pixels[other.report["validation_indices"]]
+    told = other.classifier(device="cpu").predict(held_back).probabilities
+    np.testing.assert_allclose(
+        told.max(axis=1), other.report["validation_confidences"], atol=2e-3
+    )
+
+
 def test_patience_ends_a_run_that_gains_nothing_more():
     config = steady(epochs=40, patience=3)
     checkpoint = fine_tune(two_classes(), start=None, config=config)
@@ -322,6 +344,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(monkeypatch):
         ({"epochs": 0}, TrainingError, "at least 1"),
         ({"mode": "feet"}, TrainingError, "no mode 'feet'"),
         ({"balance": "some"}, TrainingError, "no balance 'some'"),
+        ({"prior": "posterior"}, TrainingError, "no prior 'posterior'"),
         ({"augmentation": "wild"}, TrainingError, "no augmentation 'wild'"),
     ],
 )
