@@ -514,6 +514,7 @@ def _robustness(options: argparse.Namespace) -> None:
     report = _drained(steps)
     page = report.to_html(options.out.with_suffix(".html"))
     figures = report.to_json(options.out.with_suffix(".json"))
+    print(f"{'labels that stay, at':20}" + "".join(f"{n:7}" for n in range(1, 6)) + " of 5")
     for name, rows in report.by_perturbation.items():
         print(f"{name:20}" + "".join(f"{row.stability:7.1%}" for row in rows))
     print("\n".join([report.sentence, *report.notes, f"-> {page}, {figures}"]))

@@ -208,7 +208,7 @@ def test_robustness_of_class_folders_tells_accuracy_and_writes_page_and_figures(
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "The weights have no class something else: no accuracy there." in said
-    assert re.search(r"^rotation +\d", said, re.M)
+    assert re.search(r"^labels that stay, at +1 +2 +3 +4 +5 of 5\nrotation +\d", said, re.M)
     figures = json.loads((tmp_path / "robust.json").read_text())
     assert (figures["n"], figures["n_known"], len(figures["rows"])) == (3, 2, 35)
     assert out.read_text(encoding="utf-8").count("<svg") == 7
