@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from napari_mambamic.weights.published import import_published as import_published
     from napari_mambamic.weights.store import fetch_weights as fetch_weights
     from napari_mambamic.weights.store import list_weights as list_weights
+    from napari_mambamic.weights.store import remove_weights as remove_weights
 
 _HOMES = {
     "BatchProgress": "batch",
@@ -135,6 +136,7 @@ _HOMES = {
     "read_patches": "patches",
     "read_results": "exports",
     "register_network": "networks",
+    "remove_weights": "weights.store",
     "robustness": "explain.robustness",
     "robustness_of_tiles": "explain.robustness",
     "review_order": "training.queue",

@@ -276,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
 
     weights = commands.add_parser(
         "weights",
-        help="list, download, import or export weights",
+        help="list, download, add, remove, import or export weights",
         description="Without an action: list the weights that are registered.",
     )
     weights.set_defaults(run=_weights)
@@ -330,6 +330,13 @@ def _parser() -> argparse.ArgumentParser:
     added = actions.add_parser("add", help="register .safetensors files with their manifests")
     added.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of such files")
     added.set_defaults(run=_add_weights)
+    removed = actions.add_parser(
+        "remove", help="remove weights that were added, trained or downloaded"
+    )
+    removed.add_argument(
+        "names", nargs="+", metavar="NAME", help="as 'mambamic weights' lists them"
+    )
+    removed.set_defaults(run=_remove_weights)
     exported = actions.add_parser(
         "export-wsinfer", help="write weights as a model for QuPath's WSInfer extension"
     )
@@ -523,6 +530,7 @@ def _robustness(options: argparse.Namespace) -> None:
     report = _drained(steps)
     page = report.to_html(options.out.with_suffix(".html"))
     figures = report.to_json(options.out.with_suffix(".json"))
+    print(f"{'labels that stay, at':20}" + "".join(f"{n:7}" for n in range(1, 6)) + " of 5")
     for name, rows in report.by_perturbation.items():
         print(f"{name:20}" + "".join(f"{row.stability:7.1%}" for row in rows))
     print("\n".join([report.sentence, *report.notes, f"-> {page}, {figures}"]))
@@ -621,6 +629,13 @@ def _add_weights(options: argparse.Namespace) -> None:
     from napari_mambamic.weights.store import add_weights
 
     print(f"Registered {', '.join(add_weights(options.path))}")
+
+
+def _remove_weights(options: argparse.Namespace) -> None:
+    from napari_mambamic.weights.store import remove_weights
+
+    for name in options.names:
+        print(f"Removed {name!r}: {remove_weights(name) / 1e6:.1f} MB are free again")
 
 
 def _export_wsinfer(options: argparse.Namespace) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Colours = Mapping[str, Sequence[float] | NDArray[Any]]  # RGBA 0 ... 1 of classes, by name
+
 # Okabe and Ito's eight, with grey for black; then Tol's muted. Both are safe for the colour-blind.
 _PALETTE = [
     "#E69F00",
@@ -38,9 +40,7 @@ def class_colours(n_classes: int) -> NDArray[np.float32]:
     return np.array([[*rgb[i % len(rgb)], 1.0] for i in range(n_classes)], np.float32)
 
 
-def colours_beside(
-    class_names: Sequence[str], known: Mapping[str, NDArray[Any]]
-) -> NDArray[np.float32]:
+def colours_beside(class_names: Sequence[str], known: Colours) -> NDArray[np.float32]:
     """Colours (n_classes, 4) of classes: those that their names have already, else free ones.
 
     >>> known = dict(zip(["long", "round"], class_colours(2)))

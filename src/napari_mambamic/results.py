@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mambamic.colours import Colours
 from napari_mambamic.errors import ImageError, WeightsError
 from napari_mambamic.tiling import ObjectTiles, Tile, TileGrid
 from napari_mambamic.trust.conformal import sets_of
@@ -283,7 +284,9 @@ class TileResults:
 
         return write_parquet(self, path)
 
-    def to_geojson(self, path: str | os.PathLike[str], *, labels: Any = None) -> Path:
+    def to_geojson(
+        self, path: str | os.PathLike[str], *, labels: Any = None, colours: Colours | None = None
+    ) -> Path:
         """Write GeoJSON that QuPath opens, with a polygon per tile or object that was classified.
 
         Each has its class, the class's colour and the probabilities of all classes as measurements.
@@ -295,6 +298,9 @@ class TileResults:
         labels : array-like, optional
             The label image (y, x) that objects were cut by, for their outlines; without it, objects
             and points are shown as their tiles.
+        colours : mapping, optional
+            RGBA, 0 to 1, of classes by name, such as ``layer.metadata["colours"]`` of the layer
+            that shows the results; the other classes get those of a first run.
 
         Returns
         -------
@@ -308,9 +314,11 @@ class TileResults:
         """
         from napari_mambamic.exports.geojson import write_geojson
 
-        return write_geojson(self, path, labels=labels)
+        return write_geojson(self, path, labels=labels, colours=colours)
 
-    def to_ome_zarr(self, path: str | os.PathLike[str], *, labels: Any = None) -> Path:
+    def to_ome_zarr(
+        self, path: str | os.PathLike[str], *, labels: Any = None, colours: Colours | None = None
+    ) -> Path:
         """Write OME-Zarr 0.4: probabilities as an image, classes as its labels, at several sizes.
 
         A grid has one pixel per tile, placed where the tile is; in um where the pixel size is
@@ -323,6 +331,8 @@ class TileResults:
             replaced.
         labels : array-like, optional
             The label image (y, x) that objects were cut by; needed for objects.
+        colours : mapping, optional
+            As in `to_geojson`.
 
         Returns
         -------
@@ -337,7 +347,7 @@ class TileResults:
         """
         from napari_mambamic.exports.ome_zarr import write_ome_zarr
 
-        return write_ome_zarr(self, path, labels=labels)
+        return write_ome_zarr(self, path, labels=labels, colours=colours)
 
     def to_thumbnail(
         self,
@@ -345,6 +355,7 @@ class TileResults:
         image: Any,
         *,
         labels: Any = None,
+        colours: Colours | None = None,
         longest_side: int = 1500,
     ) -> Path:
         """Write a PNG of the image with its classes in colour, and a legend with counts.
@@ -358,6 +369,8 @@ class TileResults:
         labels : array-like, optional
             The label image (y, x) that objects were cut by; without it, objects and points are
             shown as the outlines of their tiles.
+        colours : mapping, optional
+            As in `to_geojson`.
         longest_side : int
             Of the image in the picture, in px.
 
@@ -373,7 +386,9 @@ class TileResults:
         """
         from napari_mambamic.exports.thumbnail import write_thumbnail
 
-        return write_thumbnail(self, path, image, labels=labels, longest_side=longest_side)
+        return write_thumbnail(
+            self, path, image, labels=labels, colours=colours, longest_side=longest_side
+        )
 
 
 def entropy_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

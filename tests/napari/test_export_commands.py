@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 from napari.layers import Labels, Points
 from napari.utils.notifications import notification_manager
+from npe2 import PluginManager
 from PIL import Image as Picture
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_mambamic import classify_layer, read_results
-from napari_mambamic._napari.export_commands import write_classes
 from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic.as_script import script_of
+from napari_mambamic.colours import class_colours
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import plan_tiles, tiles_at_points, tiles_of_objects
 
@@ -70,7 +72,9 @@ def action_of(viewer, title):
 
 def test_geojson_leaves_by_the_menu(classes, press, tmp_path):
     asked, said = press("Export classes as QuPath GeoJSON", tmp_path / "a.geojson.gz")
-    assert asked == [("cells classes.geojson", "GeoJSON (*.geojson *.geojson.gz)")]
+    ((suggested, filters),) = asked
+    assert suggested == str(Path.home() / "cells classes.geojson")
+    assert filters == "GeoJSON (*.geojson *.geojson.gz)"
     assert said == f"Saved {tmp_path / 'a.geojson.gz'}"
     read = read_results(tmp_path / "a.geojson.gz")
     results = classes.main.metadata["results"]
@@ -191,6 +195,45 @@ def test_a_layer_of_classes_is_saved_by_its_ending(classes, viewer, ending, tmp_
     assert read_results(path).class_names == NAMES
 
 
+def test_points_are_saved_by_our_writer_where_it_is_asked_for(viewer, tmp_path):
+    layer = viewer.add_image(np.zeros((40, 60), np.uint8), name="cells")
+    results = results_on(layer, tiles_at_points([(5, 5), (20, 9)], tile_size=9))
+    points = Points([(5, 5), (20, 9)])
+    shown = ResultLayers(viewer, [plane_of_layer(viewer, layer)], results, objects=points)
+    path = tmp_path / "a.geojson"
+    assert shown.main.save(str(path)) == [str(path)]
+    np.testing.assert_array_equal(read_results(path).probabilities, results.probabilities)
+    shown.main.save(str(tmp_path / "a.csv"))  # napari's own format of points
+    assert (tmp_path / "a.csv").read_text().startswith("index,axis-0,axis-1")
+
+
+def writer_of(layer_type):
+    return next(
+        writer
+        for writer in PluginManager.instance().iter_compatible_writers([layer_type])
+        if writer.command == "napari-mambamic.write_classes"
+    )
+
+
+@pytest.mark.parametrize("typed", ["a", "a.tif"])
+def test_what_our_writer_writes_has_its_ending(classes, viewer, typed, tmp_path):
+    path = str(tmp_path / typed)
+    viewer.layers.selection = {classes.main}
+    saved = viewer.layers.save(path, selected=True, _writer=writer_of("labels"))
+    assert saved == [f"{path}.geojson"]
+    assert read_results(saved[0]).class_names == NAMES
+    assert [p.name for p in tmp_path.iterdir()] == [f"{typed}.geojson"]
+
+
+@pytest.mark.parametrize("layer_type", ["labels", "points"])
+def test_napari_s_own_writer_comes_first_for_layers_of_all_sorts(viewer, layer_type, tmp_path):
+    first = next(PluginManager.instance().iter_compatible_writers([layer_type]))
+    assert first.command.startswith("napari.")  # the type that the save dialog offers
+    if layer_type == "labels":
+        layer = viewer.add_labels(np.ones((4, 4), np.uint8), name="mine")
+        assert layer.save(str(tmp_path / "mine")) == [str(tmp_path / "mine.tif")]
+
+
 def test_other_labels_are_not_saved_as_classes(viewer, tmp_path):
     layer = viewer.add_labels(np.zeros((4, 4), np.uint8), name="mine")
     with pytest.raises(OSError, match="'mine' has no classes"):
@@ -230,13 +273,91 @@ def test_of_several_planes_each_gets_a_file_with_its_own_objects(viewer, press, 
         read = read_results(path)
         np.testing.assert_array_equal(read.object_ids, results.object_ids)
         np.testing.assert_array_equal(read.probabilities, results.probabilities)
-    written = write_classes(
-        str(tmp_path / "b.csv"),
-        shown.main.data,
-        {"name": shown.main.name, "metadata": shown.main.metadata},
-    )
-    assert written == [str(tmp_path / f"b plane {z}.csv") for z in (1, 2)]
+    assert shown.main.save(str(tmp_path / "b.csv")) == [
+        str(tmp_path / f"b plane {z}.csv") for z in (1, 2)
+    ]
     viewer.layers.remove(objects)
     viewer.layers.selection.active = shown.main
     _, said = press("Export classes as QuPath GeoJSON", tmp_path / "c.geojson")
     assert "are not in the viewer any more. Open their Labels layer" in said
+
+
+def test_files_have_the_colours_of_the_window(viewer, press, tmp_path):
+    layer = viewer.add_image(np.full((40, 60), 90, np.uint8), name="cells")
+    a, b, c = class_colours(3)
+    layer.metadata["colours"] = {"a": b, "größe": a}  # as an earlier run would have shown them
+    results = results_on(layer, plan_tiles((40, 60), tile_size=10))
+    shown = ResultLayers(viewer, [plane_of_layer(viewer, layer)], results)
+    in_window = {n: shown.main.get_color(int(np.argmax(results.labels == n)) + 1) for n in range(3)}
+    np.testing.assert_allclose(np.array([*in_window.values()]), [b, c, a], atol=1e-6)
+    press("Export classes as QuPath GeoJSON", tmp_path / "a.geojson")
+    assert shown.main.save(str(tmp_path / "b.geojson"))
+    for name in ("a", "b"):
+        features = json.loads((tmp_path / f"{name}.geojson").read_text())["features"]
+        for feature, label in zip(features, results.labels.tolist(), strict=True):
+            colour = np.array(feature["properties"]["classification"]["color"]) / 255
+            np.testing.assert_allclose(colour, in_window[label][:3], atol=1e-6)
+    press("Export classes as OME-Zarr", tmp_path / "a.zarr")
+    legend = zarr.open_group(tmp_path / "a.zarr", mode="r")["labels/classes"].attrs["image-label"]
+    found = [np.array(entry["rgba"]) / 255 for entry in legend["colors"][1:]]
+    np.testing.assert_allclose(found, [*in_window.values()], atol=1e-6)
+    press("Export classes as a picture", tmp_path / "a.png")
+    with Picture.open(tmp_path / "a.png") as picture:
+        shown_there = np.array(picture.getpixel((24 + 6 * 12, 24 + 6 * 12)))
+    # The film over the grey image is of the colour of the first tile.
+    expected = 90 * 0.6 + 255 * 0.4 * in_window[int(results.labels[0])][:3]
+    np.testing.assert_allclose(shown_there, expected, atol=1)
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer what is asked before files are replaced; the list holds what was asked."""
+
+    def with_(button):
+        asked = []
+
+        def question(parent, title, text, buttons):
+            asked.append(text)
+            return button
+
+        monkeypatch.setattr(QMessageBox, "question", question)
+        return asked
+
+    return with_
+
+
+def test_what_gets_its_ending_from_us_is_not_replaced_without_a_question(
+    classes, press, answer, monkeypatch, tmp_path, viewer
+):
+    (tmp_path / "a.csv").write_text("precious")
+    asked = answer(QMessageBox.StandardButton.No)
+    typed = str(tmp_path / "a"), "Table (*.csv)"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: typed)
+    action_of(viewer, "Export classes as a table (CSV)").trigger()
+    assert asked == ["a.csv is there already. Replace it?"]
+    assert (tmp_path / "a.csv").read_text() == "precious"
+    answer(QMessageBox.StandardButton.Yes)
+    _, said = press("Export classes as a table (CSV)", tmp_path / "a")
+    assert said == f"Saved {tmp_path / 'a.csv'}"
+    assert read_results(tmp_path / "a.csv").class_names == NAMES
+
+
+def test_files_of_planes_are_not_replaced_without_a_question(
+    viewer, press, answer, monkeypatch, tmp_path
+):
+    stack_of_objects(viewer)
+    press("Export classes as a table (CSV)", tmp_path / "a.csv")
+    for path in tmp_path.iterdir():
+        path.write_text("precious")
+    asked = answer(QMessageBox.StandardButton.No)
+    typed = str(tmp_path / "a.csv"), "Table (*.csv)"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: typed)
+    action_of(viewer, "Export classes as a table (CSV)").trigger()
+    assert asked == ["a plane 1.csv and 1 of the others are there already. Replace them?"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"precious"}
+
+
+def test_a_folder_that_the_dialog_would_enter_is_not_suggested(classes, press, tmp_path):
+    press("Export classes as OME-Zarr", tmp_path / "cells classes.ome.zarr")
+    ((suggested, _),), _ = press("Export classes as OME-Zarr", tmp_path / "b.zarr")
+    assert suggested == str(tmp_path / "cells classes 2.ome.zarr")

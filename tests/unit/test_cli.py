@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -13,6 +14,7 @@ import tifffile
 from skimage.io import imsave
 
 from napari_mambamic.cli import main
+from napari_mambamic.weights.store import fetch_weights
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +98,7 @@ def test_the_folder_of_the_results_is_made(tmp_path, capsys):
 
 
 def test_every_option_says_what_it_is(capsys):
-    actions = [f"weights {name}" for name in ("import", "fetch", "add", "export-wsinfer")]
+    actions = [f"weights {name}" for name in ("import", "fetch", "add", "remove", "export-wsinfer")]
     for command in ("demo", "classify", "train", "robustness", "compare", "bench", *actions):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
@@ -115,6 +117,20 @@ def test_weights_and_doctor_say_what_there_is(capsys):
     said = capsys.readouterr().out
     assert "torch" in said
     assert "numba scan      works on cpu" in said
+
+
+def test_weights_are_added_and_removed_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MAMBAMIC_WEIGHTS_DIR", str(tmp_path / "own"))
+    for ending in (".safetensors", ".json"):
+        shutil.copy(fetch_weights("default").with_suffix(ending), tmp_path / f"mine{ending}")
+    assert main(["weights", "add", str(tmp_path / "mine.safetensors")]) == 0
+    size = sum(path.stat().st_size for path in (tmp_path / "own").iterdir())
+    capsys.readouterr()
+    assert main(["weights", "remove", "mine"]) == 0
+    assert capsys.readouterr().out == f"Removed 'mine': {size / 1e6:.1f} MB are free again\n"
+    assert not list((tmp_path / "own").iterdir())
+    assert main(["weights", "remove", "default"]) == 1
+    assert "come with the package and cannot be removed" in capsys.readouterr().err
 
 
 def test_bench_compares_with_the_published_layout(tmp_path, capsys):
@@ -192,7 +208,7 @@ def test_robustness_of_class_folders_tells_accuracy_and_writes_page_and_figures(
     assert main(arguments) == 0
     said = capsys.readouterr().out
     assert "The weights have no class something else: no accuracy there." in said
-    assert re.search(r"^rotation +\d", said, re.M)
+    assert re.search(r"^labels that stay, at +1 +2 +3 +4 +5 of 5\nrotation +\d", said, re.M)
     figures = json.loads((tmp_path / "robust.json").read_text())
     assert (figures["n"], figures["n_known"], len(figures["rows"])) == (3, 2, 35)
     assert out.read_text(encoding="utf-8").count("<svg") == 7

@@ -22,6 +22,7 @@ from napari_mambamic.weights.store import (
     iter_fetch,
     list_weights,
     read_manifest,
+    remove_weights,
 )
 
 FILE = "cells-from-afar.safetensors"
@@ -257,3 +258,76 @@ def test_a_folder_of_weights_is_registered_offline(tmp_path):
         add_weights(stick)
     with pytest.raises(WeightsError, match=r"holds no \.safetensors"):
         add_weights(tmp_path)
+
+
+def on_a_stick(tmp_path, name):
+    """A weights file with its manifest, to be added."""
+    stick = tmp_path / "stick"
+    stick.mkdir(exist_ok=True)
+    (stick / f"{name}.safetensors").write_bytes(CONTENT)
+    manifest = (bundled_folder() / "blood-cells-t.json").read_text(encoding="utf-8")
+    (stick / f"{name}.json").write_text(manifest, encoding="utf-8")
+    return stick / f"{name}.safetensors"
+
+
+def test_weights_that_were_added_are_removed_from_the_user_s_folder_alone(tmp_path):
+    files = [on_a_stick(tmp_path, name) for name in ("mine", "other")]
+    add_weights(tmp_path / "stick")
+    size = (store.own_folder() / "mine.json").stat().st_size
+    assert remove_weights("mine") == len(CONTENT) + size
+    assert list_weights() == ("blood-cells-t", "other", "cells-from-afar")
+    left = sorted(path.name for path in store.own_folder().iterdir())
+    assert left == ["other.json", "other.safetensors"]
+    assert all(file.is_file() for file in files)
+    with pytest.raises(
+        WeightsError, match=r"no weights 'mine' on this computer.* removed: other\."
+    ):
+        remove_weights("mine")
+
+
+def test_downloads_are_removed_with_their_older_versions_and_can_be_fetched_again(server):
+    path = fetch(server)
+    older = store.cache_folder() / ("0" * 12) / path.name
+    older.parent.mkdir()
+    older.write_bytes(b"older")
+    not_ours = store.cache_folder() / "my own" / path.name
+    not_ours.parent.mkdir()
+    not_ours.write_bytes(b"mine")
+    size = path.with_suffix(".json").stat().st_size
+    assert remove_weights("cells-from-afar") == len(CONTENT) + size + len(b"older")
+    assert [p for p in store.cache_folder().rglob("*") if p.is_file()] == [not_ours]
+    assert not is_here("cells-from-afar")
+    assert "cells-from-afar" in list_weights()
+    assert fetch(server).read_bytes() == CONTENT
+
+
+def test_own_weights_of_a_registered_name_are_removed_before_the_download(server, tmp_path):
+    path = fetch(server)
+    add_weights(on_a_stick(tmp_path, "cells-from-afar"))
+    remove_weights("cells-from-afar")
+    assert path.is_file()
+    assert not list(store.own_folder().iterdir())
+    remove_weights("cells-from-afar")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["default", "blood-cells-t"])
+def test_weights_of_the_package_are_not_removed(name):
+    with pytest.raises(WeightsError, match="come with the package and cannot be removed"):
+        remove_weights(name)
+    assert load_classifier(name, device="cpu").class_names[0] == "basophil"
+
+
+def test_files_outside_of_the_folders_are_not_removed(tmp_path):
+    path = on_a_stick(tmp_path, "mine")
+    for name in (str(path), str(path.with_suffix("")), "../stick/mine", "*"):
+        with pytest.raises(WeightsError, match=r"on this computer.* removed: none\."):
+            remove_weights(name)
+    assert path.is_file()
+
+
+def test_a_name_with_a_dot_is_a_name(tmp_path):
+    add_weights(on_a_stick(tmp_path, "cells-v1.2"))
+    assert load_classifier("cells-v1.2", device="cpu").class_names[0] == "basophil"
+    remove_weights("cells-v1.2")
+    assert list_weights() == ("blood-cells-t", "cells-from-afar")

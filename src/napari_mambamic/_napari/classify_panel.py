@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QListWidget,
@@ -41,6 +40,7 @@ from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
+from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
 from napari_mambamic._napari.warnings_box import WarningsBox
@@ -535,9 +535,9 @@ class ClassifyPanel(RunPanel):
         self.legend.show_classes(names, colours, unsure=self._trust.threshold > 0)
 
     def _choose_table(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save table", "classes.csv", "Table (*.csv)")
+        path = path_to_save(self, "Save table", "classes.csv", {"Table": [".csv"]})
         if path:
-            self.save_table(path)
+            self.save_table(str(path))
 
     def _show_fields(self) -> None:
         cut = self.cut.currentIndex()

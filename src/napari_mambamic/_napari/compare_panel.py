@@ -13,7 +13,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -25,6 +24,7 @@ from napari_mambamic._napari.disagreement_layer import DISAGREES, DisagreementLa
 from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.run_panel import RunPanel
+from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import colours_in, results_of
 from napari_mambamic._napari.upright_header import UprightHeader
 from napari_mambamic.compare import Comparison, compare_runs
@@ -141,9 +141,9 @@ class ComparePanel(RunPanel):
             self._say(str(error), is_error=True)
 
     def _choose_path(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save table", "comparison.csv", "Table (*.csv)")
+        path = path_to_save(self, "Save table", "comparison.csv", {"Table": [".csv"]})
         if path:
-            self.save_table(path)
+            self.save_table(str(path))
 
     def _choose_last_two(self) -> None:
         """The two layers that were added last, the older one first."""

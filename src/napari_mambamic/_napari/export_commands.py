@@ -11,13 +11,15 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication
 
 from napari import current_viewer
 from napari_mambamic._napari.classified import index_of, layer_with, plane_of
+from napari_mambamic._napari.save_dialog import may_replace, path_to_save
 from napari_mambamic._napari.script_objects import objects_writer
 from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.as_script import gaps_of, script_of
+from napari_mambamic.colours import Colours
 from napari_mambamic.errors import ExportError, MambamicError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.results import TileResults
@@ -32,29 +34,32 @@ class Classes:
     results : TileResults
     labels : array-like or None
         The label image (y, x) of its objects.
+    colours : mapping or None
+        That the viewer shows the classes in.
     """
 
     results: TileResults
     labels: Any = None
+    colours: Colours | None = None
 
 
 def export_csv(viewer: ViewerModel) -> None:
     """Save the classes of the selected layer as CSV."""
-    _export(viewer, "Table (*.csv)", (".csv",), lambda c, path: c.results.to_csv(path))
+    _export(viewer, "Table", (".csv",), lambda c, path: c.results.to_csv(path))
 
 
 def export_parquet(viewer: ViewerModel) -> None:
     """Save the classes of the selected layer as Parquet."""
-    _export(viewer, "Table (*.parquet)", (".parquet",), lambda c, path: c.results.to_parquet(path))
+    _export(viewer, "Table", (".parquet",), lambda c, path: c.results.to_parquet(path))
 
 
 def export_geojson(viewer: ViewerModel) -> None:
     """Save the classes of the selected layer as GeoJSON for QuPath."""
     _export(
         viewer,
-        "GeoJSON (*.geojson *.geojson.gz)",
+        "GeoJSON",
         (".geojson", ".geojson.gz"),
-        lambda c, path: c.results.to_geojson(path, labels=c.labels),
+        lambda c, path: c.results.to_geojson(path, labels=c.labels, colours=c.colours),
     )
 
 
@@ -62,9 +67,9 @@ def export_ome_zarr(viewer: ViewerModel) -> None:
     """Save the classes and probabilities of the selected layer as OME-Zarr."""
     _export(
         viewer,
-        "OME-Zarr (*.zarr)",
+        "OME-Zarr",
         (".ome.zarr", ".zarr"),
-        lambda c, path: c.results.to_ome_zarr(path, labels=c.labels),
+        lambda c, path: c.results.to_ome_zarr(path, labels=c.labels, colours=c.colours),
     )
 
 
@@ -78,9 +83,11 @@ def export_thumbnail(viewer: ViewerModel) -> None:
         return
     _export(
         viewer,
-        "Picture (*.png)",
+        "Picture",
         (".png",),
-        lambda c, path: c.results.to_thumbnail(path, images[index_of(c.results)], labels=c.labels),
+        lambda c, path: c.results.to_thumbnail(
+            path, images[index_of(c.results)], labels=c.labels, colours=c.colours
+        ),
     )
 
 
@@ -148,19 +155,28 @@ def _copied(provenance: Mapping[str, Any], objects: Path | None) -> str:
     return f"{said} Fill in what is marked '<-- put here': {', '.join(gaps)}."
 
 
-def write_classes(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save a layer of classes that napari hands over with a path (npe2's writer)."""
+def write_classes(path: str, layers: list[tuple[Any, dict[str, Any], str]]) -> list[str]:
+    """Save the layer of classes that napari hands over with a path (npe2's writer).
+
+    A path without its ending gets that of GeoJSON: napari's dialog leaves it to the writer.
+    """
+    endings = (".geojson", ".geojson.gz", ".csv")
+    to = Path(path if path.lower().endswith(endings) else f"{path}.geojson")
+    written = []
     try:
-        several = _classes_of(current_viewer(), attributes["name"], attributes["metadata"], data)
-        is_table = path.lower().endswith(".csv")
-        endings = (".csv",) if is_table else (".geojson",)
-
-        def write(classes: Classes, to: Path) -> Path:
-            if is_table:
-                return classes.results.to_csv(to)
-            return classes.results.to_geojson(to, labels=classes.labels)
-
-        return [str(written) for written in _written(write, several, Path(path), endings)]
+        for data, attributes, kind in layers:
+            several = _classes_of(
+                current_viewer(),
+                attributes["name"],
+                attributes["metadata"],
+                data if kind == "labels" else None,
+            )
+            for c, target in zip(several, _targets(several, to, endings), strict=True):
+                if to.suffix.lower() == ".csv":
+                    written.append(c.results.to_csv(target))
+                else:
+                    written.append(c.results.to_geojson(target, labels=c.labels, colours=c.colours))
+        return [str(each) for each in written]
     except MambamicError as error:
         # napari takes a ValueError, which ours are, to mean that it knows no writer.
         raise OSError(str(error)) from error
@@ -168,7 +184,7 @@ def write_classes(path: str, data: Any, attributes: dict[str, Any]) -> list[str]
 
 def _export(
     viewer: ViewerModel,
-    file_filter: str,
+    kind: str,
     endings: tuple[str, ...],
     write: Callable[[Classes, Path], Path],
 ) -> None:
@@ -179,14 +195,14 @@ def _export(
         show_error(str(error))
         return
     suggested = re.sub(r'[\\/:*?"<>|\s]+', " ", layer.name).strip() + endings[0]
-    path, _ = QFileDialog.getSaveFileName(
-        QApplication.activeWindow(), "Export classes", suggested, file_filter
-    )
-    if not path:
+    window = QApplication.activeWindow()
+    path = path_to_save(window, "Export classes", suggested, {kind: endings})
+    if path is None:
         return
-    if not path.lower().endswith(endings):
-        path += endings[0]
-    worker = create_worker(_saved_or_sentence, write, several, Path(path), endings)
+    targets = _targets(several, path, endings)
+    if len(several) > 1 and not may_replace(window, targets):
+        return
+    worker = create_worker(_saved_or_sentence, write, several, targets)
     worker.returned.connect(_tell)
     worker.start()
 
@@ -218,11 +234,12 @@ def _classes_of(
             f"Layer {name!r} has no classes. Click the layer that Classify added in the layer "
             f"list, then export it."
         )
+    colours = metadata.get("colours")
     if data is None or several[0].object_ids is None:
-        return [Classes(results) for results in several]
+        return [Classes(results, colours=colours) for results in several]
     if len(several) == 1:
         plane = data[(0,) * (data.ndim - 2)]  # a plane of a volume is one deep
-        return [Classes(several[0], plane)]
+        return [Classes(several[0], plane, colours)]
     # A layer of several planes shows the classes of objects, not their numbers.
     objects = None if viewer is None else layer_with(viewer, metadata["objects"])
     if not isinstance(objects, Labels):
@@ -232,7 +249,11 @@ def _classes_of(
         )
     labels = objects.data[0] if objects.multiscale else objects.data
     return [
-        Classes(results, labels[index_of(results)[-(labels.ndim - 2) :] if labels.ndim > 2 else ()])
+        Classes(
+            results,
+            labels[index_of(results)[-(labels.ndim - 2) :] if labels.ndim > 2 else ()],
+            colours,
+        )
         for results in several
     ]
 
@@ -263,22 +284,19 @@ def _image_of(viewer: ViewerModel, layer: Layer, results: TileResults) -> ImageP
     return plane_of(viewer, image, results).image
 
 
-def _written(
-    write: Callable[[Classes, Path], Path],
-    several: Sequence[Classes],
-    path: Path,
-    endings: Sequence[str],
-) -> list[Path]:
-    """Write each plane; of several, each to a file of its own."""
+def _targets(several: Sequence[Classes], path: Path, endings: Sequence[str]) -> list[Path]:
+    """Where each plane goes; of several, each has a file of its own."""
     if len(several) == 1:
-        return [write(several[0], path)]
-    return [write(c, _of_plane(path, endings, index_of(c.results))) for c in several]
+        return [path]
+    return [_of_plane(path, endings, index_of(c.results)) for c in several]
 
 
-def _saved_or_sentence(*arguments: Any) -> list[Path] | str:
+def _saved_or_sentence(
+    write: Callable[[Classes, Path], Path], several: Sequence[Classes], targets: Sequence[Path]
+) -> list[Path] | str:
     """Write in the worker's thread; raised errors would be shown as defects of the program."""
     try:
-        return _written(*arguments)
+        return [write(c, target) for c, target in zip(several, targets, strict=True)]
     except MambamicError as error:
         return str(error)
 

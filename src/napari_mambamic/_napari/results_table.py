@@ -15,7 +15,6 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel,
 from qtpy.QtGui import QColor, QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QFileDialog,
     QFormLayout,
     QHeaderView,
     QLabel,
@@ -32,6 +31,7 @@ from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
+from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import colours_in, results_of
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.results import TileResults
@@ -243,9 +243,9 @@ class ResultsTable(QWidget):
             self._say(str(error), is_error=True)
 
     def _choose_path(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save table", "summary.csv", "Table (*.csv)")
+        path = path_to_save(self, "Save table", "summary.csv", {"Table": [".csv"]})
         if path:
-            self.save_table(path)
+            self.save_table(str(path))
 
     # ---- following ---------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from napari.components import ViewerModel
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFormLayout,
     QHeaderView,
     QPushButton,
@@ -23,6 +22,7 @@ from napari_mambamic._napari.classified import Classified, classified_of, iter_c
 from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.run_panel import RunPanel, in_words
+from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ENOUGH = 200  # tiles
 _STRENGTHS = 5
+_KINDS = {"Page with charts": [".html"], "Figures": [".json"], "Picture of the chart": [".png"]}
 
 
 class RobustnessPanel(RunPanel):
@@ -120,14 +121,9 @@ class RobustnessPanel(RunPanel):
             self._say(f"Saved {path}")
 
     def _choose_path(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self,
-            "Save robustness",
-            "robustness.json",
-            "Figures (*.json);;Page (*.html);;Picture (*.png)",
-        )
+        path = path_to_save(self, "Save robustness", "robustness.html", _KINDS)
         if path:
-            self.save(path)
+            self.save(str(path))
 
     def _show_progress(self, progress: Progress) -> None:
         self.progress.setRange(0, progress.total)

@@ -11,7 +11,6 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLineEdit,
@@ -26,6 +25,7 @@ from napari_mambamic._napari.live import LivePreview
 from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.sample_sources import SampleSources
+from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.training_result import TrainingResult
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.store import list_weights, own_folder, read_manifest
@@ -317,14 +317,13 @@ class TrainPanel(RunPanel):
             self.result.show_report(self.checkpoint.report)
 
     def _choose_weights_file(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save weights", f"{self.name.text()}.safetensors", "Weights (*.safetensors)"
-        )
+        name = f"{self.name.text()}.safetensors"
+        path = path_to_save(self, "Save weights", name, {"Weights": [".safetensors"]})
         if path:
             self.save_weights(path)
 
     def _choose_report_file(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Report", "report.html", "Report (*.html)")
+        path = path_to_save(self, "Report", "report.html", {"Report": [".html"]})
         if path:
             self.save_report(path)
 

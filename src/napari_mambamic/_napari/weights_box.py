@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
     QLabel,
+    QMessageBox,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -17,7 +19,13 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.manifest import Manifest
-from napari_mambamic.weights.store import is_here, list_weights, read_manifest
+from napari_mambamic.weights.store import (
+    is_here,
+    list_weights,
+    may_be_removed,
+    read_manifest,
+    remove_weights,
+)
 
 
 class WeightsBox(QWidget):
@@ -28,11 +36,18 @@ class WeightsBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.names = QComboBox()
-        self.names.setToolTip("The network and the classes that it was trained to tell apart")
+        self.names.setToolTip(
+            "The network and the classes that it was trained to tell apart. A right click removes "
+            "those that you trained, added or downloaded"
+        )
         self.names.setAccessibleName("Weights")
         self.names.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
         )
+        self.remove_action = QAction("Remove from this computer...", self.names)
+        self.remove_action.triggered.connect(self._ask_to_remove)
+        self.names.addAction(self.remove_action)
+        self.names.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self.open_button = QPushButton("File...")
         self.open_button.setToolTip("Use a .safetensors file with its manifest (.json) beside it")
         self.about = QLabel()
@@ -79,15 +94,39 @@ class WeightsBox(QWidget):
         self.names.setCurrentIndex(index)
         self._describe()
 
-    def _add(self, weights: str) -> None:
+    def remove(self) -> None:
+        """Remove the chosen weights from this computer; what cannot be is told below the list."""
+        name = self.weights
         try:
-            manifest = read_manifest(weights)
-            text = f"{manifest.title.split(':')[0]} ({manifest.network})"
-            if weights in list_weights() and not is_here(weights):
-                text += " - to download"
-        except MambamicError:
-            text = Path(weights).name
-        self.names.addItem(text, weights)
+            freed = remove_weights(name)
+        except MambamicError as error:
+            self.about.setText(f"⚠ {error}")
+            return
+        index = self.names.currentIndex()
+        if name in list_weights():  # they can be downloaded again
+            self.names.setItemText(index, _title_of(name))
+        else:
+            self.names.removeItem(index)
+            self.names.setCurrentIndex(0)
+        self._describe()
+        self.about.setText(
+            f"Removed {name!r}: {freed / 1e6:.1f} MB are free again.<br>{self.about.text()}"
+        )
+
+    def _ask_to_remove(self) -> None:
+        yes = QMessageBox.StandardButton.Yes
+        answer = QMessageBox.question(
+            self,
+            "Remove weights",
+            f"Remove the weights {self.weights!r} from this computer? What was trained here cannot "
+            f"be brought back.",
+            yes | QMessageBox.StandardButton.No,
+        )
+        if answer == yes:
+            self.remove()
+
+    def _add(self, weights: str) -> None:
+        self.names.addItem(_title_of(weights), weights)
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
@@ -97,6 +136,7 @@ class WeightsBox(QWidget):
             self.add_file(path)
 
     def _describe(self) -> None:
+        self.remove_action.setEnabled(may_be_removed(self.weights))
         try:
             manifest = read_manifest(self.weights)
         except MambamicError as error:
@@ -110,3 +150,13 @@ class WeightsBox(QWidget):
             )
             self.about.setToolTip(f"{manifest.credit}\nLicence: {manifest.licence}")
         self.changed.emit()
+
+
+def _title_of(weights: str) -> str:
+    """Weights in the words of the list."""
+    try:
+        manifest = read_manifest(weights)
+    except MambamicError:
+        return Path(weights).name
+    title = f"{manifest.title.split(':')[0]} ({manifest.network})"
+    return title if is_here(weights) or weights not in list_weights() else f"{title} - to download"

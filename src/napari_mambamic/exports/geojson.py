@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.colours import class_colours
+from napari_mambamic.colours import Colours, colours_beside
 from napari_mambamic.errors import ExportError
 from napari_mambamic.exports.description import (
     KEY,
@@ -38,7 +38,11 @@ _FEATURES_AT_ONCE = 10_000
 
 
 def write_geojson(
-    results: TileResults, path: str | os.PathLike[str], *, labels: Any = None
+    results: TileResults,
+    path: str | os.PathLike[str],
+    *,
+    labels: Any = None,
+    colours: Colours | None = None,
 ) -> Path:
     """Write GeoJSON, feature by feature; see `TileResults.to_geojson`."""
     path = Path(path)
@@ -46,7 +50,7 @@ def write_geojson(
     with written_atomically(path) as temporary, _opened(temporary, "wt", path) as file:
         file.write(json.dumps(header)[:-1] + ', "features": [')
         separator = "\n"
-        for features in filter(None, _features(results, labels)):
+        for features in filter(None, _features(results, labels, colours or {})):
             file.write(separator + ",\n".join(features))
             separator = ",\n"
         file.write("\n]}\n")
@@ -93,9 +97,9 @@ def read_geojson(path: str | os.PathLike[str]) -> TileResults:
         raise not_ours(path) from error
 
 
-def _features(results: TileResults, labels: Any) -> Iterator[list[str]]:
+def _features(results: TileResults, labels: Any, colours: Colours) -> Iterator[list[str]]:
     """Features as JSON, some thousands at a time, without the tiles that were not classified."""
-    templates = _templates(results)
+    templates = _templates(results, colours)
     trust = [column.astype(np.float64) for column in results.trust_columns().values()]
     values = np.column_stack([results.probabilities, *trust])
     ids, classes, places = results.object_ids, results.labels, places_of(results.tiles)
@@ -123,7 +127,7 @@ def _features(results: TileResults, labels: Any) -> Iterator[list[str]]:
         ]
 
 
-def _templates(results: TileResults) -> list[str]:
+def _templates(results: TileResults, known: Colours) -> list[str]:
     """A feature of each class, to be filled with geometry, probabilities and numbers by ``%``."""
 
     def literal(value: Any) -> str:
@@ -133,7 +137,8 @@ def _templates(results: TileResults) -> list[str]:
     # Nine digits bring back every float32 exactly.
     names = [*(f"p_{name}" for name in results.class_names), *results.trust_columns()]
     shares = ",".join(literal(name) + ":%.9g" for name in names)
-    colours = (class_colours(len(results.class_names))[:, :3] * 255).round().astype(int).tolist()
+    shown = colours_beside(results.class_names, known)[:, :3]
+    colours = (shown * 255).round().astype(int).tolist()
     return [
         '{"type":"Feature","geometry":%s,"properties":{"objectType":'
         + literal("tile" if is_grid else "detection")

@@ -23,7 +23,7 @@ import zarr
 from numpy.typing import NDArray
 
 from napari_mambamic.atomic import folder_written_atomically
-from napari_mambamic.colours import class_colours
+from napari_mambamic.colours import Colours, colours_beside
 from napari_mambamic.errors import ExportError
 from napari_mambamic.exports.description import KEY, describe
 from napari_mambamic.exports.outlines import label_plane
@@ -59,10 +59,16 @@ class _Raster:
 
 
 def write_ome_zarr(
-    results: TileResults, path: str | os.PathLike[str], *, labels: Any = None
+    results: TileResults,
+    path: str | os.PathLike[str],
+    *,
+    labels: Any = None,
+    colours: Colours | None = None,
 ) -> Path:
     """Write OME-Zarr; see `TileResults.to_ome_zarr`."""
     path = Path(path)
+    _refuse_inside_another(path)
+    rgba = _rgba(results, colours or {})
     plane = None if labels is None else label_plane(results, labels)
     raster = _raster_of(results, plane)
     small = np.min_scalar_type(len(results.class_names))
@@ -73,7 +79,7 @@ def write_ome_zarr(
     with folder_written_atomically(path, may_replace=_is_ours) as folder:
         root = zarr.open_group(folder, mode="w", zarr_format=2)
         root.attrs[KEY] = describe(results)
-        root.attrs["omero"] = _channels(results)
+        root.attrs["omero"] = _channels(results, rgba)
         _write_levels(
             root,
             raster,
@@ -83,7 +89,7 @@ def write_ome_zarr(
         )
         found = root.create_group("labels")
         classes = found.create_group("classes")
-        classes.attrs["image-label"] = _legend_of_classes(results)
+        classes.attrs["image-label"] = _legend_of_classes(results, rgba)
         _write_levels(
             classes,
             raster,
@@ -93,7 +99,7 @@ def write_ome_zarr(
         found.attrs["labels"] = ["classes"]
         if plane is not None:
             objects = found.create_group("objects")
-            objects.attrs["image-label"] = _legend_of_objects(results)
+            objects.attrs["image-label"] = _legend_of_objects(results, rgba)
             _write_levels(objects, raster, lambda rows, _: plane[rows], dtype=plane.dtype)
             found.attrs["labels"] = ["classes", "objects"]
     return path
@@ -207,28 +213,28 @@ def _dataset(raster: _Raster, level: int, *, with_channels: bool) -> dict[str, A
     return {"path": str(level), "coordinateTransformations": transformations}
 
 
-def _channels(results: TileResults) -> dict[str, Any]:
+def _channels(results: TileResults, rgba: list[list[int]]) -> dict[str, Any]:
     """Names and colours of the channels, as viewers read them."""
     window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
     channels = [
         {"label": name, "color": f"{r:02X}{g:02X}{b:02X}", "window": window, "active": True}
-        for name, (r, g, b, _) in zip(results.class_names, _rgba(results), strict=True)
+        for name, (r, g, b, _) in zip(results.class_names, rgba, strict=True)
     ]
     return {"version": _VERSION, "channels": channels}
 
 
-def _legend_of_classes(results: TileResults) -> dict[str, Any]:
+def _legend_of_classes(results: TileResults, rgba: list[list[int]]) -> dict[str, Any]:
     values = range(1, len(results.class_names) + 1)
     return _legend(
         [
-            ({"label-value": value, "class": name}, rgba)
-            for value, name, rgba in zip(values, results.class_names, _rgba(results), strict=True)
+            ({"label-value": value, "class": name}, colour)
+            for value, name, colour in zip(values, results.class_names, rgba, strict=True)
         ]
     )
 
 
-def _legend_of_objects(results: TileResults) -> dict[str, Any]:
-    colours, done = _rgba(results), np.flatnonzero(results.is_done)
+def _legend_of_objects(results: TileResults, rgba: list[list[int]]) -> dict[str, Any]:
+    done = np.flatnonzero(results.is_done)
     labels = results.labels[done]
     shares = results.probabilities[done, labels].tolist()
     ids = np.asarray(results.object_ids)[done].tolist()
@@ -236,7 +242,7 @@ def _legend_of_objects(results: TileResults) -> dict[str, Any]:
         [
             (
                 {"label-value": i, "class": results.class_names[label], "probability": share},
-                colours[label],
+                rgba[label],
             )
             for i, label, share in zip(ids, labels.tolist(), shares, strict=True)
         ]
@@ -254,10 +260,20 @@ def _legend(entries: list[tuple[dict[str, Any], list[int]]]) -> dict[str, Any]:
     }
 
 
-def _rgba(results: TileResults) -> list[list[int]]:
-    colours = class_colours(len(results.class_names)) * 255
+def _rgba(results: TileResults, known: Colours) -> list[list[int]]:
+    colours = colours_beside(results.class_names, known) * 255
     rgba: list[list[int]] = colours.round().astype(int).tolist()
     return rgba
+
+
+def _refuse_inside_another(path: Path) -> None:
+    """File dialogs enter a folder that is chosen, such as the one to be replaced."""
+    outer = next((p for p in path.absolute().parents if p.name.lower().endswith(".zarr")), None)
+    if outer is not None:
+        raise ExportError(
+            f"{path} lies inside of {outer.name}, which is an image of its own. Choose a place "
+            f"beside it, and another name."
+        )
 
 
 def _is_ours(path: Path) -> bool:

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from napari_mambamic.atomic import written_atomically
-from napari_mambamic.colours import class_colours
+from napari_mambamic.colours import UNSURE, Colours, colours_beside
 from napari_mambamic.errors import ExportError
 from napari_mambamic.exports.description import KEY, describe
 from napari_mambamic.exports.outlines import label_plane
@@ -39,6 +39,7 @@ def write_thumbnail(
     image: Any,
     *,
     labels: Any = None,
+    colours: Colours | None = None,
     longest_side: int = 1500,
 ) -> Path:
     """Write a PNG; see `TileResults.to_thumbnail`."""
@@ -50,18 +51,19 @@ def write_thumbnail(
             f"the results are of one of {shape[0]} x {shape[1]} px. Give the image that was "
             f"classified."
         )
+    rgb = _rgb(results, colours or {})
     picture = _small_picture(pyramid, longest_side)
     zoom = picture.height / pyramid.plane_shape[0], picture.width / pyramid.plane_shape[1]
     if labels is not None:
         numbers = _numbers_of_objects(results, labels, picture, zoom)
-        shown = _with_classes(picture, results, numbers, outlined=True)
+        shown = _with_classes(picture, results, numbers, rgb, outlined=True)
     elif isinstance(results.tiles, TileGrid):
         numbers = _numbers_of_grid(results.tiles, picture, zoom)
         large = results.tiles.stride * min(zoom) >= _LEAST_FOR_OUTLINES
-        shown = _with_classes(picture, results, numbers, outlined=large)
+        shown = _with_classes(picture, results, numbers, rgb, outlined=large)
     else:
-        shown = _with_squares(picture, results, zoom)
-    page = _page(shown, results, pyramid, zoom[1])
+        shown = _with_squares(picture, results, zoom, rgb)
+    page = _page(shown, results, pyramid, zoom[1], rgb)
     info = PngInfo()
     info.add_text(KEY, json.dumps(describe(results)))  # in ASCII, as tEXt wants
     with written_atomically(Path(path)) as temporary:
@@ -128,14 +130,19 @@ def _numbers_of_objects(
 
 
 def _with_classes(
-    picture: Image.Image, results: TileResults, numbers: NDArray[Any], *, outlined: bool
+    picture: Image.Image,
+    results: TileResults,
+    numbers: NDArray[Any],
+    rgb: NDArray[np.int64],
+    *,
+    outlined: bool,
 ) -> Image.Image:
     """The picture under a film of the classes' colours, denser along the edges of tiles."""
     opacity = np.full(numbers.shape, _OPACITY)
     if outlined:
         opacity[_edges(numbers)] = _OPACITY_OF_OUTLINES
-    colours = np.vstack([_rgb(results), [0, 0, 0]])  # the last for what was not classified
-    label = np.append(-1, results.labels)[numbers]
+    colours = np.vstack([rgb, [0, 0, 0]])  # the last for what was not classified
+    label = np.append(-1, _rows_of(results))[numbers]
     opacity[label < 0] = 0
     mixed = np.asarray(picture) * (1 - opacity[..., None]) + colours[label] * opacity[..., None]
     return Image.fromarray(mixed.round().astype(np.uint8))
@@ -152,17 +159,20 @@ def _edges(numbers: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _with_squares(
-    picture: Image.Image, results: TileResults, zoom: tuple[float, float]
+    picture: Image.Image,
+    results: TileResults,
+    zoom: tuple[float, float],
+    rgb: NDArray[np.int64],
 ) -> Image.Image:
     """The picture with a square per object or point, as these overlap."""
     film = Image.new("RGBA", picture.size)
     draw = ImageDraw.Draw(film)
-    colours = [tuple(colour) for colour in _rgb(results).tolist()]
+    colours = [tuple(colour) for colour in rgb.tolist()]
     thick = max(2, round(max(picture.size) / 500))
     places = places_of(results.tiles)
     corners = np.hstack([places[:, :2], places[:, :2] + places[:, 2:]]) * (*zoom, *zoom)
     for (top, left, bottom, right), label in zip(
-        corners.tolist(), results.labels.tolist(), strict=True
+        corners.tolist(), _rows_of(results).tolist(), strict=True
     ):
         if label >= 0:
             box = (left, top, max(right - 1, left), max(bottom - 1, top))
@@ -172,10 +182,14 @@ def _with_squares(
 
 
 def _page(
-    picture: Image.Image, results: TileResults, image: ImagePyramid, zoom: float
+    picture: Image.Image,
+    results: TileResults,
+    image: ImagePyramid,
+    zoom: float,
+    rgb: NDArray[np.int64],
 ) -> Image.Image:
     """The picture, a bar for its scale under it, title and legend beside it."""
-    legend = _legend(results, image.name)
+    legend = _legend(results, image.name, rgb)
     foot = 0 if image.pixel_size_um is None else _FOOT
     height = max(picture.height + foot, legend.height) + 2 * _MARGIN
     page = Image.new("RGB", (picture.width + legend.width + 3 * _MARGIN, height), _PAPER)
@@ -192,18 +206,17 @@ def _page(
     return page
 
 
-def _legend(results: TileResults, image_name: str) -> Image.Image:
-    """Weights, image, and a row per class: colour, name, count and share."""
-    counts = results.counts
-    total = sum(counts.values())
+def _legend(results: TileResults, image_name: str, rgb: NDArray[np.int64]) -> Image.Image:
+    """Weights, image, and a row per class, then the unsure: colour, name, count and share."""
+    counts = [*results.counts.items()]
+    if results.unsure_below > 0:
+        counts.append(("unsure", int(results.is_unsure.sum())))
+    total = int(results.is_done.sum())
     left = len(results) - total
     title = _one_line(str(results.provenance.get("weights", {}).get("name", "Classes")))
     name = results.provenance.get("image", {}).get("name", image_name)
     lines = [_one_line(name), f"{total:,} classified" + (f", {left:,} not" if left else "")]
-    rows = [
-        (_one_line(name), f"{n:,}", f"{n / total:.1%}" if total else "")
-        for name, n in counts.items()
-    ]
+    rows = [(_one_line(name), f"{n:,}", f"{n / total:.1%}" if total else "") for name, n in counts]
     large, plain, small = _font(_FONT + 7), _font(_FONT), _font(_FONT - 2)
     widths = [max(plain.getlength(row[i]) for row in rows) for i in range(3)]
     # Where the names start, and where counts and shares end.
@@ -217,7 +230,7 @@ def _legend(results: TileResults, image_name: str) -> Image.Image:
     draw.text((0, 0), title, font=large, fill=_INK)
     for n, line in enumerate(lines):
         draw.text((0, 40 + 24 * n), line, font=small, fill=_FAINT)
-    for n, (row, colour) in enumerate(zip(rows, _rgb(results).tolist(), strict=True)):
+    for n, (row, colour) in enumerate(zip(rows, rgb.tolist(), strict=False)):
         middle = top + _ROW * n + _ROW // 2
         swatch = (0, middle - _SWATCH // 2, _SWATCH, middle + _SWATCH // 2)
         draw.rectangle(swatch, fill=tuple(colour))
@@ -238,8 +251,15 @@ def _round_length(most: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= most))
 
 
-def _rgb(results: TileResults) -> NDArray[np.int64]:
-    return (class_colours(len(results.class_names))[:, :3] * 255).round().astype(np.int64)
+def _rgb(results: TileResults, known: Colours) -> NDArray[np.int64]:
+    """Colours (n_classes + 1, 3) of the classes and of the unsure, 0 to 255."""
+    colours = np.vstack([colours_beside(results.class_names, known), UNSURE])
+    return (colours[:, :3] * 255).round().astype(np.int64)
+
+
+def _rows_of(results: TileResults) -> NDArray[np.int64]:
+    """(n_tiles,) row of `_rgb` that each tile is shown in; -1 where it was not classified."""
+    return np.where(results.is_unsure, len(results.class_names), results.labels)
 
 
 def _one_line(text: str, longest: int = 48) -> str:

@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -178,6 +179,58 @@ def add_weights(path: str | Path) -> tuple[str, ...]:
     return tuple(file.stem for file in found)
 
 
+def may_be_removed(name: str) -> bool:
+    """Whether `remove_weights` would find something: added here, or downloaded."""
+    return not _is_bundled(name) and bool(_files_of(name))
+
+
+def remove_weights(name: str) -> int:
+    """Remove weights from this computer: those that were added or trained, or a download.
+
+    Weights that were downloaded stay registered, and are fetched again when they are used.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_weights`.
+
+    Returns
+    -------
+    int
+        Bytes that were freed.
+
+    Raises
+    ------
+    WeightsError
+        There are none of this name here, they come with the package, or they cannot be removed.
+    """
+    if _is_bundled(name):
+        raise WeightsError(
+            f"Weights {name!r} come with the package and cannot be removed. Those that were added, "
+            f"trained or downloaded can."
+        )
+    found = _files_of(name)
+    if not found:
+        removable = ", ".join(known for known in list_weights() if may_be_removed(known))
+        raise WeightsError(
+            f"There are no weights {name!r} on this computer. Those that can be removed: "
+            f"{removable or 'none'}."
+        )
+    freed = sum(path.stat().st_size for path in found)
+    try:
+        for path in found:
+            path.unlink()
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be removed: {error.strerror or error}. Close what uses it, or ask who "
+            f"owns the folder."
+        ) from error
+    for folder in {path.parent for path in found} - {own_folder()}:
+        with suppress(OSError):  # something else is in it
+            folder.rmdir()
+    return freed
+
+
 def read_manifest(weights: str) -> Manifest:
     """Manifest of registered weights or of a weights file, without reading or fetching weights."""
     if weights not in _on_disk() and weights in _registry()["weights"]:
@@ -196,7 +249,7 @@ def locate_weights(
         It is neither.
     """
     path = Path(weights)
-    if path.suffix or path.exists():
+    if str(weights) not in _on_disk() and (path.suffix or path.exists()):
         if not path.is_file():
             raise WeightsError(f"There is no weights file {path}. Check the path.")
         return path
@@ -216,6 +269,26 @@ def _on_disk() -> dict[str, Path]:
     own = {path.stem: path for path in sorted(own_folder().glob("*.safetensors"))}
     bundled = {path.stem: path for path in sorted(bundled_folder().glob("*.safetensors"))}
     return {DEFAULT: bundled[DEFAULT]} | own | bundled
+
+
+def _is_bundled(name: str) -> bool:
+    return name in ("default", *(path.stem for path in bundled_folder().glob("*.safetensors")))
+
+
+def _files_of(name: str) -> list[Path]:
+    """What stands for weights on this computer beside the package: the user's own, or downloads.
+
+    Older versions of a download are among them, and one that is half done.
+    """
+    own = own_folder() / f"{name}.safetensors"
+    if name in _on_disk():
+        return [path for path in (own, own.with_suffix(".json")) if path.is_file()]
+    if name not in _registry()["weights"]:
+        return []
+    endings = (".safetensors", ".json", ".partial")
+    folders = cache_folder().glob("[0-9a-f]" * 12)  # as `_cached` names them
+    places = [folder / f"{name}{ending}" for folder in folders for ending in endings]
+    return [path for path in places if path.is_file()]
 
 
 def _cached(name: str) -> Path:

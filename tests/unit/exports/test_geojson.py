@@ -80,6 +80,14 @@ def test_a_feature_is_what_qupath_reads(tmp_path):
         np.testing.assert_array_equal(np.array([*measured.values()], np.float32), shares)
 
 
+def test_classes_have_the_colours_that_are_given(tmp_path):
+    colours = dict(zip(NAMES, class_colours(6)[::-1], strict=True))
+    features = features_of(CASES["grid"]().to_geojson(tmp_path / "a.geojson", colours=colours))
+    for feature, label in zip(features, CASES["grid"]().labels, strict=True):
+        colour = feature["properties"]["classification"]["color"]
+        np.testing.assert_allclose(np.array(colour) / 255, colours[NAMES[label]][:3], atol=1e-6)
+
+
 def test_names_become_what_qupath_takes_as_classes(tmp_path):
     tiles = plan_tiles((10, 60), tile_size=10)
     results = results_of(tiles)

@@ -145,6 +145,28 @@ def test_results_that_fill_no_pixels_are_refused(case, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_classes_and_objects_have_the_colours_that_are_given(tmp_path):
+    colours = dict(zip(NAMES, class_colours(6)[::-1], strict=True))
+    results = CASES["objects"]()
+    path = results.to_ome_zarr(tmp_path / "a.zarr", labels=blobs(), colours=colours)
+    legend = attributes_of(path, "labels/classes")["image-label"]["colors"][1:]
+    found = np.array([entry["rgba"] for entry in legend]) / 255
+    np.testing.assert_allclose(found, class_colours(6)[::-1], atol=1e-6)
+    legend = attributes_of(path, "labels/objects")["image-label"]["colors"][1:]
+    found = np.array([entry["rgba"] for entry in legend]) / 255
+    np.testing.assert_allclose(found, class_colours(6)[::-1][results.labels], atol=1e-6)
+    channels = attributes_of(path, "")["omero"]["channels"]
+    assert channels[5]["color"] == "E69F00"
+
+
+def test_no_image_is_put_into_another(tmp_path):
+    outer = CASES["grid"]().to_ome_zarr(tmp_path / "a.ome.zarr")
+    before = sorted(outer.rglob("*"))
+    with pytest.raises(ExportError, match="Choose a place beside it"):
+        CASES["grid"]().to_ome_zarr(outer / "b.ome.zarr")
+    assert sorted(outer.rglob("*")) == before
+
+
 def test_only_a_folder_of_ours_is_replaced(tmp_path):
     results = CASES["grid"]()
     path = results.to_ome_zarr(tmp_path / "a.zarr")

@@ -11,7 +11,7 @@ from PIL import Image
 from result_cases import CASES, blobs, results_of
 
 from napari_mambamic import as_image
-from napari_mambamic.colours import class_colours
+from napari_mambamic.colours import UNSURE, class_colours
 from napari_mambamic.errors import ExportError
 from napari_mambamic.tiling import plan_tiles, tiles_at_points
 
@@ -25,8 +25,9 @@ def picture_of(path, shape):
     return pixels[MARGIN : MARGIN + shape[0], MARGIN : MARGIN + shape[1]].astype(int)
 
 
-def tint(grey, label, opacity=0.4):
-    return grey * (1 - opacity) + 255 * class_colours(6)[label, :3] * opacity
+def tint(grey, label, opacity=0.4, colours=None):
+    colours = class_colours(6) if colours is None else colours
+    return grey * (1 - opacity) + 255 * colours[label, :3] * opacity
 
 
 def test_every_tile_is_under_the_colour_of_its_class(tmp_path):
@@ -39,6 +40,34 @@ def test_every_tile_is_under_the_colour_of_its_class(tmp_path):
         inside = pixels[tile.y + 2 : tile.y + 98, tile.x + 2 : tile.x + 98]
         expected = tint(90, label) if label >= 0 else np.full(3, 90)
         np.testing.assert_allclose(inside - expected, 0, atol=1)
+
+
+def test_tiles_and_legend_have_the_colours_that_are_given_and_the_unsure_are_grey(tmp_path):
+    results = results_of(plan_tiles((400, 600), tile_size=100), plane_shape=(400, 600))
+    threshold = float(np.median(results.probabilities.max(axis=1)))
+    results = results.with_unsure(threshold)
+    colours = class_colours(6)[::-1]
+    path = results.to_thumbnail(
+        tmp_path / "a.png",
+        np.full((400, 600), 90, np.uint8),
+        colours=dict(zip(results.class_names, colours, strict=True)),
+        longest_side=600,
+    )
+    pixels = picture_of(path, (400, 600))
+    with_unsure = np.vstack([colours, UNSURE])
+    assert 0 < results.is_unsure.sum() < len(results)
+    rows = np.where(results.is_unsure, 6, results.labels)
+    for tile, row in zip(results.tiles, rows, strict=True):
+        middle = pixels[tile.y + 50, tile.x + 50]
+        np.testing.assert_allclose(middle, tint(90, row, colours=with_unsure), atol=1)
+    with Image.open(path) as page:
+        swatches = np.asarray(page)[:, 600 + 2 * MARGIN :][:, :18]
+    tops = []
+    for colour in (with_unsure[:, :3] * 255).round():
+        rows_of_swatch = np.flatnonzero((swatches == colour).all(axis=(1, 2)))
+        assert len(rows_of_swatch) >= 18
+        tops.append(rows_of_swatch.min())
+    assert tops == sorted(tops)
 
 
 def test_overlapping_tiles_and_a_region_are_where_the_layers_show_them(tmp_path):

@@ -282,9 +282,7 @@ def test_probabilities_can_be_those_of_the_frequencies_of_the_training_samples(m
     assert float(shift[0] - shift[1]) == pytest.approx(np.log(trained_on[0] / trained_on[1]))
     held_back = samples.pixels[other.report["validation_indices"]]
     told = other.classifier(device="cpu").predict(held_back).probabilities
-    np.testing.assert_allclose(
-        told.max(axis=1), other.report["validation_confidences"], atol=2e-3
-    )
+    np.testing.assert_allclose(told.max(axis=1), other.report["validation_confidences"], atol=2e-3)
 
 
 def test_patience_ends_a_run_that_gains_nothing_more():
