@@ -6,15 +6,15 @@ from pathlib import Path
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import is_here, list_weights, read_manifest
@@ -27,24 +27,17 @@ class WeightsBox(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names = QComboBox()
+        self.names = ElidingBox()
         self.names.setToolTip("The network and the classes that it was trained to tell apart")
         self.names.setAccessibleName("Weights")
-        self.names.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
         self.open_button = QPushButton("File...")
         self.open_button.setToolTip("Use a .safetensors file with its manifest (.json) beside it")
         self.about = QLabel()
         self.about.setWordWrap(True)
         self.about.setObjectName("about_weights")
-        row = QHBoxLayout()
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.names, 1)
-        row.addWidget(self.open_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(FoldingRow(self.names, self.open_button))
         layout.addWidget(self.about)
         for name in list_weights():
             self._add(name)
