@@ -96,7 +96,7 @@ class Chart(QWidget):
         faint.setAlpha(110)
         left = self.fontMetrics().horizontalAdvance("0.000") + 8
         right = 10
-        numbers, label = self._below(self.width() - left - right)
+        numbers, label = self.below(self.width() - left - right)
         bottom = numbers + label + 6
         legend = self._legend_places(4, right)
         top = line + 8 + max((y for _, y in legend), default=0)
@@ -154,7 +154,7 @@ class Chart(QWidget):
         colour = QColor(_COLOURS[number % len(_COLOURS)])
         return colour.darker(_DARKER) if text.lightnessF() < 0.5 else colour
 
-    def _below(self, width: int) -> tuple[int, int]:
+    def below(self, width: int) -> tuple[int, int]:
         """Heights in px of the numbers under an axis, and of its label where that stands below."""
         metrics = self.fontMetrics()
         beside = width - 2 * metrics.horizontalAdvance("0.000")

@@ -278,6 +278,7 @@ class ClassifyPanel(RunPanel):
         content.setLayout(self.advanced_form)
         self.advanced = QCollapsible("Advanced", collapsedIcon="▶", expandedIcon="▼")
         self.advanced.setContent(content)
+        self.advanced.layout().setContentsMargins(0, 0, 0, 0)  # as wide as the other fields
         # Closed, it would be of no height, and its fields still take the keys.
         self.advanced.toggled.connect(content.setVisible)
         self.advanced.collapse(animate=False)
