@@ -9,11 +9,18 @@ from pathlib import Path
 
 import numpy as np
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
 from skimage import data
 
 import napari
-from napari_mambamic import TrainConfig, classify_layer, fine_tune, samples_from_arrays
+from napari_mambamic import (
+    TrainConfig,
+    classify_layer,
+    fine_tune,
+    open_image,
+    samples_from_arrays,
+)
 from napari_mambamic._napari.demo import (
     HEIGHT,
     WIDTH,
@@ -21,9 +28,12 @@ from napari_mambamic._napari.demo import (
     open_demo,
     photograph,
 )
+from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.virtual_display import display_for_pictures
 
 IMAGES = Path(__file__).parents[1] / "docs/images"
+# OpenSlide's test data; without the file the picture of the slide stays as it is.
+SLIDE = Path(os.environ.get("SLIDE", "CMU-1-Small-Region.svs"))
 
 
 def main() -> None:
@@ -40,11 +50,25 @@ def main() -> None:
         photograph_map(viewer)
         photograph_why(viewer)
         photograph_comparison(viewer)
+        photograph_review(viewer)
         viewer.layers.remove("blood cells classes")
         photograph_training(viewer)
         viewer.close()
         photograph_objects()
         photograph_warnings()
+        photograph_slide()
+
+
+def open_at(viewer: ViewerModel, name: str, *, width: int = 380) -> QWidget:
+    """Open a panel as the menu does, and give it some px."""
+    panel = open_panel(viewer, name)
+    QApplication.processEvents()  # it becomes a tab
+    window = panel.window()
+    (dock,) = [dock for dock in window.findChildren(QDockWidget) if dock.isAncestorOf(panel)]
+    window.resizeDocks([dock], [width], Qt.Orientation.Horizontal)
+    QApplication.processEvents()
+    viewer.reset_view()
+    return panel
 
 
 def photograph_light(viewer: ViewerModel) -> None:
@@ -61,7 +85,7 @@ def photograph_objects() -> None:
     image, _ = viewer.open_sample("napari-mambamic", "blood-smear")
     viewer.layers.remove("white cells and platelets")
     viewer.layers.selection.active = image
-    _, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", "Find objects")
+    panel = open_at(viewer, "Find objects")
     while panel.preview.is_busy:
         QApplication.processEvents()
         time.sleep(0.01)
@@ -75,7 +99,7 @@ def photograph_warnings() -> None:
     viewer = napari.Viewer()
     viewer.window.resize(WIDTH, HEIGHT)
     viewer.add_image(data.immunohistochemistry(), name="H-DAB tissue", rgb=True)
-    _, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", "Classify tiles and cells")
+    panel = open_at(viewer, "Classify tiles and cells")
     classify_and_wait(panel)
     viewer.reset_view()
     photograph(viewer, IMAGES / "trust.png")
@@ -95,16 +119,13 @@ def photograph_table(viewer: ViewerModel) -> None:
         edge_color="black",
         edge_width=8,
     )
-    dock, table = viewer.window.add_plugin_dock_widget(
-        "napari-mambamic", "Results table", tabify=True
-    )
-    table.setMinimumWidth(580)
+    table = open_at(viewer, "Results table", width=650)
     table.regions.choose(shapes)
     while table.is_busy:
         QApplication.processEvents()
     viewer.reset_view()
     photograph(viewer, IMAGES / "results-table.png")
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(table)
     viewer.layers.remove(shapes)
     QApplication.processEvents()
     viewer.reset_view()
@@ -112,9 +133,7 @@ def photograph_table(viewer: ViewerModel) -> None:
 
 def photograph_map(viewer: ViewerModel) -> None:
     """Lay the cells out and find those that are most like a monocyte."""
-    dock, panel = viewer.window.add_plugin_dock_widget(
-        "napari-mambamic", "Embedding map", tabify=True
-    )
+    panel = open_at(viewer, "Embedding map")
 
     def wait() -> None:
         while panel.is_busy:
@@ -133,16 +152,14 @@ def photograph_map(viewer: ViewerModel) -> None:
     panel.clear_button.click()
     wait()
     panel.highlight.clear()
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(panel)
     QApplication.processEvents()
     viewer.reset_view()
 
 
 def photograph_why(viewer: ViewerModel) -> None:
     """Explain every cell, and look at some of them closely."""
-    dock, panel = viewer.window.add_plugin_dock_widget(
-        "napari-mambamic", "Why this class?", tabify=True
-    )
+    panel = open_at(viewer, "Why this class?")
     panel.run_button.click()
     while panel.is_running:
         QApplication.processEvents()
@@ -155,7 +172,7 @@ def photograph_why(viewer: ViewerModel) -> None:
     camera.center, camera.zoom = before
     classes.visible = True
     viewer.layers.remove("blood cells why: each class")
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(panel)
 
 
 def photograph_comparison(viewer: ViewerModel) -> None:
@@ -170,10 +187,7 @@ def photograph_comparison(viewer: ViewerModel) -> None:
         before = viewer.layers["blood cells classes"]
         after = classify_layer(viewer, image, weights=str(path))[-1]
     before.name, after.name = "bundled weights", "own weights"
-    dock, panel = viewer.window.add_plugin_dock_widget(
-        "napari-mambamic", "Compare runs", tabify=True
-    )
-    panel.setMinimumWidth(600)
+    panel = open_at(viewer, "Compare runs", width=520)
     panel.run_button.click()
     while panel.is_running:
         QApplication.processEvents()
@@ -182,7 +196,7 @@ def photograph_comparison(viewer: ViewerModel) -> None:
     panel.all_button.click()
     viewer.reset_view()
     photograph(viewer, IMAGES / "compare.png")
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(panel)
     viewer.layers.remove(panel.shown.layer)
     viewer.layers.remove(after)
     before.name, before.visible = "blood cells classes", True
@@ -191,24 +205,73 @@ def photograph_comparison(viewer: ViewerModel) -> None:
 
 def photograph_robustness(viewer: ViewerModel) -> None:
     """Measure how many labels of the sheet change when the picture does."""
-    dock, panel = viewer.window.add_plugin_dock_widget("napari-mambamic", "Robustness", tabify=True)
-    panel.setMinimumWidth(480)
+    panel = open_at(viewer, "Robustness", width=480)
     panel.run_button.click()
     while panel.is_running:
         QApplication.processEvents()
         time.sleep(0.01)
     viewer.reset_view()
     photograph(viewer, IMAGES / "robustness-panel.png")
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(panel)
     QApplication.processEvents()
     viewer.reset_view()
 
 
+def photograph_review(viewer: ViewerModel) -> None:
+    """Go through cells as a user does: most are right, the wrong ones get their class."""
+    panel = open_at(viewer, "Review and correct")
+    known = viewer.layers["known classes"].features["known class"].tolist()
+
+    def wait() -> None:
+        while panel.is_busy:
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    panel.run_button.click()
+    wait()
+    for _ in range(27):
+        panel.act(str(panel.class_names.index(known[panel.review.current]) + 1))
+        wait()
+    photograph(viewer, IMAGES / "review.png")
+    viewer.window.remove_dock_widget(panel)
+    viewer.layers.remove("blood cells corrected")
+    viewer.layers.remove("tile under review")
+    viewer.layers["blood cells classes"].visible = True
+    QApplication.processEvents()
+    viewer.reset_view()
+
+
+def photograph_slide() -> None:
+    """Classify a slide of tissue, if it is there, with a heatmap of how far off its tiles are."""
+    if not SLIDE.exists():
+        return
+    image = open_image(SLIDE)
+    viewer = napari.Viewer()
+    viewer.window.resize(WIDTH, HEIGHT)
+    layer = viewer.add_image(
+        np.asarray(image.levels[0].data),
+        name=SLIDE.stem,
+        rgb=True,
+        scale=image.pixel_size_um,
+        units="um",
+    )
+    viewer.scale_bar.visible = True
+    panel = open_at(viewer, "Classify tiles and cells")
+    panel.use_pixels.setChecked(True)
+    panel.skip_background.setChecked(True)
+    (item,) = panel.heatmaps.findItems("distance", Qt.MatchFlag.MatchExactly)
+    item.setCheckState(Qt.CheckState.Checked)
+    classify_and_wait(panel)
+    viewer.layers[f"{layer.name} classes"].visible = False
+    viewer.layers.selection.active = viewer.layers[f"{layer.name} distance"]
+    viewer.reset_view()
+    photograph(viewer, IMAGES / "slide.png")
+    viewer.close()
+
+
 def photograph_training(viewer: ViewerModel) -> None:
     """Label four kinds of cells, train the last stage, use the weights: a picture of each."""
-    _, panel = viewer.window.add_plugin_dock_widget(
-        "napari-mambamic", "Train on your own classes", tabify=True
-    )
+    panel = open_at(viewer, "Train on your own classes", width=440)
     kinds = ("eosinophil", "lymphocyte", "monocyte", "neutrophil")
     panel.sources.class_names.setText(", ".join(kinds))
     panel.sources.start_labelling()

@@ -209,7 +209,7 @@ def test_deleting_the_image_takes_its_preview_away(viewer, objects_panel, settle
     settle()
     assert len(viewer.layers) == 0
     assert not objects_panel.run_button.isEnabled()
-    assert "Open an image" in objects_panel.found.text()
+    assert "Open an image" in objects_panel.message.text()
 
 
 def test_deleting_the_preview_switches_it_off(viewer, objects_panel, settle):

@@ -12,10 +12,13 @@ from qtpy.QtWidgets import QComboBox, QLineEdit, QPushButton
 from skimage.io import imsave
 
 from napari_mambamic._napari.classify_layer import classifier_for, classify_layer
+from napari_mambamic._napari.disagreement_layer import DisagreementLayer
+from napari_mambamic._napari.from_layer import plane_of_layer
 from napari_mambamic._napari.open_panel import open_panel
 from napari_mambamic._napari.review_panel import ReviewPanel
-from napari_mambamic._napari.to_layers import results_of
+from napari_mambamic._napari.to_layers import ResultLayers, results_of
 from napari_mambamic.classify import classify_image
+from napari_mambamic.compare import compare_runs
 from napari_mambamic.training.corrections import SUFFIX, Sidecar, samples_from_corrections
 
 
@@ -70,6 +73,21 @@ def press(panel, qtbot, key):
 
 def labels_in(path):
     return {c.tile: c.new for c in Sidecar.read(path).corrections.values()}
+
+
+def test_a_review_shows_its_classes_alone(panel, viewer, classes, qtbot):
+    """Colours of a comparison or another run over them would be of no class."""
+    image = viewer.layers["cells"]
+    (results,) = results_of(classes)
+    other = ResultLayers(viewer, [plane_of_layer(viewer, image)], results, name="other").main
+    compared = DisagreementLayer(viewer, classes, compare_runs(results, results), name="a vs b")
+    drawn = viewer.add_points([[5, 5]], name="drawn")
+    classes.visible = False  # as a comparison leaves it
+    panel.layer.choose(classes)
+    qtbot.mouseClick(panel.run_button, Qt.MouseButton.LeftButton)
+    settle(panel, qtbot)
+    shown = [classes, other, compared.layer, image, drawn, panel.frame.layer]
+    assert [layer.visible for layer in shown] == [True, False, False, True, True, True]
 
 
 def test_the_view_goes_to_the_tile_with_a_frame_and_a_picture(begun, viewer):

@@ -57,7 +57,7 @@ def corners(layer):
 
 
 def test_without_results_a_sentence_says_what_to_do(why):
-    assert "Press Classify" in why.message.text()
+    assert "Open an image and press Classify" in why.message.text()
     assert not why.run_button.isEnabled()
     assert not why.one_button.isEnabled()
 

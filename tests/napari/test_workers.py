@@ -21,7 +21,7 @@ class Panel(RunPanel):
         self._run(steps)
 
 viewer = Viewer()
-panel = Panel("Run", width=300)
+panel = Panel("Run")
 viewer.window.add_dock_widget(panel)
 panel.start()
 end = time.monotonic() + 1

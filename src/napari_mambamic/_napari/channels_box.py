@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QFormLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QWidget
 
+from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.from_layer import ChannelSource
 from napari_mambamic.weights.manifest import Manifest
 
@@ -24,11 +25,11 @@ class ChannelsBox(QWidget):
         self._image: Image | None = None
         self._manifest: Manifest | None = None
         self._candidates: list[ChannelSource] = []
-        self.axis = QComboBox()
+        self.axis = ElidingBox()
         self.axis.setAccessibleName("Channel axis")
         self.axis.setToolTip("The axis of the layer along which its channels lie")
         self.axis.currentIndexChanged.connect(self._fill_rows)
-        self.rows: list[QComboBox] = []
+        self.rows: list[ElidingBox] = []
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -77,7 +78,7 @@ class ChannelsBox(QWidget):
         if grey and (axis is not None or several):
             self._candidates = self._sources_of(image, axis)
             for number, name in enumerate(wanted):
-                row = QComboBox()
+                row = ElidingBox()
                 row.addItems([source.name for source in self._candidates])
                 row.setCurrentIndex(min(number, len(self._candidates) - 1))
                 row.setAccessibleName(name)

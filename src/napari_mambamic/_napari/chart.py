@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from qtpy.QtCore import QEvent, QPointF, QRectF, Qt
+from qtpy.QtCore import QEvent, QPointF, QRect, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -95,8 +95,10 @@ class Chart(QWidget):
         faint = QColor(text)
         faint.setAlpha(110)
         left = self.fontMetrics().horizontalAdvance("0.000") + 8
-        right, bottom = 10, line + 6
-        legend = self._legend_places(left, right)
+        right = 10
+        numbers, label = self.below(self.width() - left - right)
+        bottom = numbers + label + 6
+        legend = self._legend_places(4, right)
         top = line + 8 + max((y for _, y in legend), default=0)
         area = QRectF(left, top, self.width() - left - right, self.height() - top - bottom)
         xs = [v for x, _ in self.lines.values() for v in x]
@@ -121,7 +123,11 @@ class Chart(QWidget):
         for number, y in ((f"{highest:.3g}", area.top()), ("0", area.bottom())):
             painter.drawText(QRectF(0, y - line / 2, left - 5, line), beside, number)
         below = QRectF(area.left(), area.bottom() + 3, area.width(), line)
-        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, self._label)
+        wraps = Qt.AlignmentFlag.AlignHCenter | Qt.TextFlag.TextWordWrap
+        if label:  # below the numbers, and as wide as the chart
+            painter.drawText(QRectF(0, below.bottom(), self.width(), label), wraps, self._label)
+        else:
+            painter.drawText(below, wraps, self._label)
         if xs:
             painter.drawText(below, Qt.AlignmentFlag.AlignLeft, f"{first:g}")
             painter.drawText(below, Qt.AlignmentFlag.AlignRight, f"{last:g}")
@@ -147,6 +153,16 @@ class Chart(QWidget):
         """Of a line: where letters are dark, the background is light."""
         colour = QColor(_COLOURS[number % len(_COLOURS)])
         return colour.darker(_DARKER) if text.lightnessF() < 0.5 else colour
+
+    def below(self, width: int) -> tuple[int, int]:
+        """Heights in px of the numbers under an axis, and of its label where that stands below."""
+        metrics = self.fontMetrics()
+        beside = width - 2 * metrics.horizontalAdvance("0.000")
+        if metrics.horizontalAdvance(self._label) <= beside:
+            return self._line, 0
+        room = QRect(0, 0, self.width(), 10 * self._line)
+        wraps = Qt.AlignmentFlag.AlignHCenter | Qt.TextFlag.TextWordWrap
+        return self._line, metrics.boundingRect(room, wraps, self._label).height()
 
     def _legend_places(self, left: int, right: int) -> list[tuple[float, float]]:
         """Where marks begin (x, y) in px: side by side, as many to a row as have room."""

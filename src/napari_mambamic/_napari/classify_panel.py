@@ -35,11 +35,15 @@ from napari_mambamic._napari.classify_layer import (
     request_of,
     result_layers_of,
 )
+from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
+from napari_mambamic._napari.next_step import NextStep
 from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
-from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
+from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
@@ -54,8 +58,9 @@ from napari_mambamic.stitching import BLENDS
 from napari_mambamic.trust.warnings import told_once
 
 CUTS = ("Tiles", "Objects of a Labels layer", "Points")
+CUT_WORDS = ("tiles", "objects", "points")
 DEVICES = {
-    "Automatic: GPU if there is one": "auto",
+    "Automatic": "auto",
     "CUDA GPU": "cuda",
     "Apple GPU": "mps",
     "CPU": "cpu",
@@ -67,7 +72,7 @@ class ClassifyPanel(RunPanel):
     """Choose an image, what to cut and weights; press Classify."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Classify", width=340)
+        super().__init__("Classify")
         self._viewer = napari_viewer
         self._request: Request | None = None
         self._shown: ResultLayers | None = None
@@ -85,7 +90,7 @@ class ClassifyPanel(RunPanel):
             "The image to classify: the one that is selected in the layer list, or choose here. Of "
             "a stack, the planes chosen below"
         )
-        self.cut = QComboBox()
+        self.cut = ElidingBox()
         self.cut.addItems(CUTS)
         self.cut.setAccessibleName("Cut")
         self.cut.setToolTip(
@@ -107,14 +112,20 @@ class ClassifyPanel(RunPanel):
         for box, name in ((self.first_plane, "First plane"), (self.last_plane, "Last plane")):
             box.setAccessibleName(name)
             box.setToolTip(f"{name} of the range, counted from 0 along the first axis")
-        self.planes_row = row_of(self.planes, self.first_plane, self.last_plane)
+        self.planes_row = FoldingRow(self.planes, self.first_plane, self.last_plane)
         self.device = QComboBox()
         self.device.setAccessibleName("Device")
         for text, name in DEVICES.items():
             self.device.addItem(text, name)
-        self.device.setToolTip("Where the network runs; a run tells which device it used")
+        self.device.setToolTip(
+            "Where the network runs; automatic: the GPU if there is one. A run tells which it used"
+        )
         self.doctor_button = QPushButton("Check")
-        self.doctor_button.setToolTip("Tell what this machine would compute with, and why")
+        ReasonTip(
+            self.doctor_button,
+            "Tell what this machine would compute with, and why",
+            why="it is being found out",
+        )
         self.doctor_button.clicked.connect(self.check_device)
         device_row = QHBoxLayout()
         device_row.addWidget(self.device, 1)
@@ -153,6 +164,19 @@ class ClassifyPanel(RunPanel):
         self._show_weights()
         self._show_fields()
         self.image.follow_selection(napari_viewer, unless=self._is_channel)
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
+        for changed in (self.cut.currentIndexChanged, self.image.chosen):
+            changed.connect(self._next_step.show)
+
+    def _what_next(self) -> str:
+        cut = self.cut.currentIndex()
+        if self.image.layer is None:
+            return "Open an image, such as by dragging its file into the window."
+        if cut == 1 and self.labels.layer is None:
+            return "Make labels of the cells in the panel 'Find objects', or open a Labels layer."
+        if cut == 2 and self.points.layer is None:
+            return "Add a Points layer, and in it a point on each cell."
+        return f"Press Classify: each of the {CUT_WORDS[cut]} gets a class."
 
     def _is_channel(self, layer: Layer) -> bool:
         """Whether a layer is chosen as a channel of the weights: then it is not another image."""
@@ -163,7 +187,11 @@ class ClassifyPanel(RunPanel):
         self.tile_size.setRange(0, 100_000)
         self.tile_size.setSpecialValueText("as the weights were trained")
         self.tile_size.setSuffix(" px")
-        self.tile_size.setToolTip("Side of a tile in pixels of the image; 0 = as trained")
+        ReasonTip(
+            self.tile_size,
+            "Side of a tile in pixels of the image; 0 = as trained",
+            why="each object has its own; untick 'Scale to each object'",
+        )
         self.scale_objects = QCheckBox("Scale to each object")
         self.scale_objects.setToolTip("The patch is as large as the object times this factor")
         self.object_scale = QDoubleSpinBox()
@@ -172,7 +200,11 @@ class ClassifyPanel(RunPanel):
         self.object_scale.setValue(1.5)
         self.object_scale.setPrefix("x ")
         self.object_scale.setEnabled(False)
-        self.object_scale.setToolTip("Patch side / longer side of the object")
+        ReasonTip(
+            self.object_scale,
+            "Patch side / longer side of the object",
+            why="tick 'Scale to each object'",
+        )
         self.scale_objects.toggled.connect(self.object_scale.setEnabled)
         self.scale_objects.toggled.connect(self.tile_size.setDisabled)
         self.overlap = QSpinBox()
@@ -225,6 +257,7 @@ class ClassifyPanel(RunPanel):
             "possible"
         )
         self.advanced_form = QFormLayout()
+        self.advanced_form.setContentsMargins(0, 0, 0, 0)
         for name, widget in (
             ("Tile size", self.tile_size),
             ("", self.use_pixels),
@@ -248,14 +281,23 @@ class ClassifyPanel(RunPanel):
         content.setLayout(self.advanced_form)
         self.advanced = QCollapsible("Advanced", collapsedIcon="▶", expandedIcon="▼")
         self.advanced.setContent(content)
+        self.advanced.layout().setContentsMargins(0, 0, 0, 0)  # as wide as the other fields
         # Closed, it would be of no height, and its fields still take the keys.
         self.advanced.toggled.connect(content.setVisible)
         self.advanced.collapse(animate=False)
         self.advanced.toggleButton().setToolTip("Show or hide the settings that are seldom needed")
 
     def _build_actions(self) -> None:
-        self.run_button.setToolTip("Classify every tile, object or point of the image")
-        self.cancel_button.setToolTip("Stop after the batch at work and keep what is done")
+        ReasonTip(
+            self.run_button,
+            "Classify every tile, object or point of the image",
+            why=lambda: RUNS if self.is_running else "the chosen weights cannot be read",
+        )
+        ReasonTip(
+            self.cancel_button,
+            "Stop after the batch at work and keep what is done",
+            why=NOTHING_RUNS,
+        )
         self.preview_button = QPushButton("Preview")
         self.preview_button.setToolTip("Show some patches as the network will see them")
         self.preview_button.clicked.connect(self.show_preview)
@@ -264,15 +306,16 @@ class ClassifyPanel(RunPanel):
         self.warnings = WarningsBox()
         self.legend = Legend()
         self.save_button = QPushButton("Save table...")
-        self.save_button.setToolTip("One row per tile, with all probabilities, as CSV")
         self.save_button.clicked.connect(self._choose_table)
         self.script_button = QPushButton("Copy as script")
-        self.script_button.setToolTip("Copy a Python script that repeats this run to the clipboard")
         self.script_button.clicked.connect(self.copy_script)
-        self._results_row = QHBoxLayout()
-        for button in (self.save_button, self.script_button):
+        for button, does in (
+            (self.save_button, "One row per tile, with all probabilities, as CSV"),
+            (self.script_button, "Copy a Python script that repeats this run to the clipboard"),
+        ):
             button.setEnabled(False)
-            self._results_row.addWidget(button)
+            ReasonTip(button, does, why=lambda: RUNS if self.is_running else "press Classify first")
+        self._results_row = FoldingRow(self.save_button, self.script_button)
 
     def start(self) -> None:
         """Read the form and run it in a thread."""

@@ -14,7 +14,6 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QTableWidgetItem,
@@ -22,6 +21,9 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.disagreement_layer import DISAGREES, DisagreementLayer
 from napari_mambamic._napari.fitted_table import FittedTable
+from napari_mambamic._napari.folding_row import FoldingRow
+from napari_mambamic._napari.next_step import NextStep
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
 from napari_mambamic._napari.result_box import ResultBox
 from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.save_dialog import path_to_save
@@ -39,7 +41,7 @@ class ComparePanel(RunPanel):
     """Choose two layers of classes, press Compare, click a cell of the table."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Compare", width=400)
+        super().__init__("Compare")
         self._viewer = napari_viewer
         self.comparison: Comparison | None = None
         self.shown: DisagreementLayer | None = None
@@ -50,8 +52,10 @@ class ComparePanel(RunPanel):
         self.second = ResultBox(napari_viewer, "Second run")
         for box in (self.first, self.second):
             box.setToolTip("A layer that Classify added; both of the same image and tiles")
-        self.run_button.setToolTip("Count the classes of both, and show where they disagree")
-        self.cancel_button.setToolTip("Stop; nothing is shown")
+        ReasonTip(
+            self.run_button, "Count the classes of both, and show where they disagree", why=RUNS
+        )
+        ReasonTip(self.cancel_button, "Stop; nothing is shown", why=NOTHING_RUNS)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("First run", self.first)
@@ -76,7 +80,15 @@ class ComparePanel(RunPanel):
         )
         self._show_parts(False)
         self._choose_last_two()
-        self._say("Compares two runs of the same tiles, such as with other weights.")
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
+
+    def _what_next(self) -> str:
+        if self.first.count() < 2:
+            return (
+                "Classify an image twice, such as with other weights: this panel shows where the "
+                "two runs disagree."
+            )
+        return "Choose two runs of the same image, and press Compare to see where they disagree."
 
     def _build_table(self) -> None:
         self.table = FittedTable("Tiles by class of the first and of the second run")
@@ -92,15 +104,16 @@ class ComparePanel(RunPanel):
         self.previous_button = QPushButton("Previous")
         self.next_button = QPushButton("Next")
         self.all_button = QPushButton("All disagreements")
-        self.previous_button.setToolTip("The tile before, where both runs are surer")
-        self.next_button.setToolTip("The next tile, where one of the runs is less sure")
+        for button, does in (
+            (self.previous_button, "The tile before, where both runs are surer"),
+            (self.next_button, "The next tile, where one of the runs is less sure"),
+        ):
+            ReasonTip(button, does, why="choose several tiles: click a number of the table")
         self.all_button.setToolTip("Every tile that the runs disagree on, the surest first")
         self.previous_button.clicked.connect(lambda: self._step(-1))
         self.next_button.clicked.connect(lambda: self._step(1))
         self.all_button.clicked.connect(self.show_all)
-        self._steps = QHBoxLayout()
-        for button in (self.all_button, self.previous_button, self.next_button):
-            self._steps.addWidget(button)
+        self._steps = FoldingRow(self.all_button, self.previous_button, self.next_button)
 
     def start(self) -> None:
         """Read the form and compare in a thread."""
@@ -245,9 +258,7 @@ class ComparePanel(RunPanel):
             self.axes,
             self.table,
             self.where,
-            self.all_button,
-            self.previous_button,
-            self.next_button,
+            self._steps,
             self.save_button,
         ):
             widget.setVisible(shown)

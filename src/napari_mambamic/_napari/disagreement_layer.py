@@ -51,7 +51,10 @@ class DisagreementLayer:
         self._objects = np.asarray(classes.data)
         keywords: dict[str, Any] = {
             "name": name,
-            "metadata": {"comparison": comparison.provenance},
+            "metadata": {
+                "comparison": comparison.provenance,
+                "image": classes.metadata.get("image"),
+            },
             **place_of(classes),
         }
         if isinstance(classes, Points):

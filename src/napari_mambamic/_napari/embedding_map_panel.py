@@ -16,7 +16,6 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFormLayout,
     QLabel,
     QPushButton,
@@ -25,6 +24,8 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.camera import look_at
 from napari_mambamic._napari.classified import image_layer_of, plane_of, results_in_view
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.from_layer import LayerPlane, points_of_layer, regions_of_shapes
 from napari_mambamic._napari.latest import Newest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
@@ -37,8 +38,9 @@ from napari_mambamic._napari.mapped_tiles import (
     iter_mapped,
     iter_similar,
 )
-from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
-from napari_mambamic._napari.run_panel import RunPanel, in_words, row_of
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
+from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer, no_results
+from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.scatter import Scatter
 from napari_mambamic._napari.tile_highlight import TileHighlight
 from napari_mambamic._napari.tile_pictures import picture_of_tile
@@ -50,6 +52,8 @@ from napari_mambamic.progress import Progress
 from napari_mambamic.tiling import points_within
 
 METHODS: dict[str, Method] = {"PCA": "pca", "t-SNE": "t-sne", "UMAP": "umap"}
+_NO_MAP = "press Draw map first"
+_NONE_SELECTED = "no tile is selected; click a point of the map or a tile of the image"
 _WAIT_MS = 120  # changes of a shape that come within it are taken together
 
 
@@ -57,7 +61,7 @@ class EmbeddingMapPanel(RunPanel):
     """A map of the tiles of the selected layer of classes, and the viewer, tied to each other."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Draw map", width=360)
+        super().__init__("Draw map")
         self._viewer = napari_viewer
         self._layer: Layer | None = None
         self.mapped: Mapped | None = None
@@ -101,9 +105,13 @@ class EmbeddingMapPanel(RunPanel):
     # ---- making ------------------------------------------------------------------------------
 
     def _build_map(self) -> None:
-        self.run_button.setToolTip("Lay the tiles out by what the network sees in them")
-        self.cancel_button.setToolTip("Stop after the step at work")
-        self.method = QComboBox()
+        ReasonTip(
+            self.run_button,
+            "Lay the tiles out by what the network sees in them",
+            why=lambda: RUNS if self.is_running else NO_RESULTS,
+        )
+        ReasonTip(self.cancel_button, "Stop after the step at work", why=NOTHING_RUNS)
+        self.method = ElidingBox()
         self.method.addItems(list(METHODS))
         self.method.setAccessibleName("Map")
         self.method.setToolTip(
@@ -125,17 +133,19 @@ class EmbeddingMapPanel(RunPanel):
         self.legend, self.ramp = self._colours.legend, self._colours.ramp
         self.lasso_button = QPushButton("Lasso")
         self.lasso_button.setCheckable(True)
-        self.lasso_button.setToolTip("Draw around points to select their tiles; Shift adds")
+        ReasonTip(
+            self.lasso_button, "Draw around points to select their tiles; Shift adds", why=_NO_MAP
+        )
         self.fit_button = QPushButton("Whole map")
-        self.fit_button.setToolTip("Show every point")
+        ReasonTip(self.fit_button, "Show every point", why=_NO_MAP)
         self.clear_button = QPushButton("Clear")
-        self.clear_button.setToolTip("Select nothing")
-        self._tools_row = row_of(self.lasso_button, self.fit_button, self.clear_button)
+        ReasonTip(self.clear_button, "Select nothing", why=_NONE_SELECTED)
+        self._tools_row = FoldingRow(self.lasso_button, self.fit_button, self.clear_button)
 
     def _build_selection(self) -> None:
         self.class_button = QPushButton("Select class")
-        self.class_button.setToolTip("Select the tiles of this class")
-        self._class_row = row_of(self.classes, self.class_button)
+        ReasonTip(self.class_button, "Select the tiles of this class", why=_NO_MAP)
+        self._class_row = FoldingRow(self.classes, self.class_button)
         self.regions = WatchedLayerBox(
             self._viewer, (Shapes, Points), "Region", none="click in the image"
         )
@@ -144,15 +154,19 @@ class EmbeddingMapPanel(RunPanel):
             "selected points lie on. Else click a tile while the layer of classes is active"
         )
         self.view_button = QPushButton("Tile in view")
-        self.view_button.setToolTip("Select the tile in the middle of the view")
+        ReasonTip(self.view_button, "Select the tile in the middle of the view", why=_NO_MAP)
         self.similar_button = QPushButton("Find similar")
-        self.similar_button.setToolTip("Rank all tiles by how near they are to the selected ones")
+        ReasonTip(
+            self.similar_button,
+            "Rank all tiles by how near they are to the selected ones",
+            why=lambda: RUNS if self.is_running else _NONE_SELECTED,
+        )
         self.how_many = QSpinBox()
         self.how_many.setRange(1, 10_000)
         self.how_many.setValue(50)
         self.how_many.setAccessibleName("How many similar tiles")
         self.how_many.setToolTip("How many similar tiles to show; the first 50 as pictures")
-        self._similar_row = row_of(self.view_button, self.similar_button, self.how_many)
+        self._similar_row = FoldingRow(self.view_button, self.similar_button, self.how_many)
         self.selection_text = QLabel()
         self.selection_text.setWordWrap(True)
         self.selection_text.setAccessibleName("Selected tiles")
@@ -161,15 +175,17 @@ class EmbeddingMapPanel(RunPanel):
 
     def _build_features(self) -> None:
         self.features_button = QPushButton("Write to features")
-        self.features_button.setToolTip(
+        ReasonTip(
+            self.features_button,
             "Give the layer of classes the columns map_1 and map_2, for other plugins. Where its "
-            "pixels name classes and not tiles, a Points layer with a point per tile is added"
+            "pixels name classes and not tiles, a Points layer with a point per tile is added",
+            why=_NO_MAP,
         )
         self.all_columns = QCheckBox("with embeddings")
         self.all_columns.setToolTip(
             "Also the columns embedding_0, embedding_1 ...; 100,000 tiles take 300 to 400 MB more"
         )
-        self._features_row = row_of(self.features_button, self.all_columns)
+        self._features_row = FoldingRow(self.features_button, self.all_columns)
 
     def _connect(self) -> None:
         self.scatter.clicked.connect(self._take_click)
@@ -203,7 +219,7 @@ class EmbeddingMapPanel(RunPanel):
     def start(self) -> None:
         """Draw the map of the layer that is followed; compute embeddings where there are none."""
         if self._layer is None:
-            self._say(NO_RESULTS)
+            self._say(no_results(self._viewer))
             return
         results = results_in_view(self._viewer, self._layer)
         try:
@@ -256,7 +272,13 @@ class EmbeddingMapPanel(RunPanel):
     def _show_buttons(self) -> None:
         mapped, chosen = self.mapped is not None, len(self.selected) > 0
         self.run_button.setEnabled(self._layer is not None and not self.is_running)
-        for widget in (self.class_button, self.view_button, self.features_button, self.fit_button):
+        for widget in (
+            self.lasso_button,
+            self.class_button,
+            self.view_button,
+            self.features_button,
+            self.fit_button,
+        ):
             widget.setEnabled(mapped)
         self.clear_button.setEnabled(chosen)
         self.similar_button.setEnabled(chosen and not self.is_running)
@@ -272,7 +294,7 @@ class EmbeddingMapPanel(RunPanel):
             if isinstance(chosen, Points):
                 chosen.selected_data.events.items_changed.connect(self._take_points)
         if chosen is None:
-            self._say(NO_RESULTS)
+            self._say(no_results(self._viewer))
         elif self.mapped is None or self.mapped.layer != chosen:
             missing = any(each.embeddings is None for each in results_of(chosen))
             more = " Its embeddings are not kept and will be computed first." if missing else ""

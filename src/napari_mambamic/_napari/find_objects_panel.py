@@ -13,20 +13,22 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QDoubleSpinBox,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QPushButton,
     QSlider,
     QSpinBox,
 )
 
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.from_layer import LayerPlane, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.next_step import NextStep
 from napari_mambamic._napari.object_preview import Found, ObjectPreview
 from napari_mambamic._napari.open_panel import open_panel
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
 from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.to_layers import place_of
 from napari_mambamic.errors import MambamicError
@@ -48,7 +50,7 @@ class FindObjectsPanel(RunPanel):
     """Choose an image, watch the preview, press Make labels."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Make labels", width=380)
+        super().__init__("Make labels")
         self._viewer = napari_viewer
         self._plane: LayerPlane | None = None
         self._settings_of_run = ObjectSettings()
@@ -76,6 +78,8 @@ class FindObjectsPanel(RunPanel):
         self.destroyed.connect(self._preview.close)
         self._tab.came_to_front.connect(self._take_front)
         self._take_image()
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
+        self.image.chosen.connect(self._next_step.show)
 
     @property
     def settings(self) -> ObjectSettings:
@@ -99,6 +103,11 @@ class FindObjectsPanel(RunPanel):
         """What shows the objects while the settings change."""
         return self._preview
 
+    def _what_next(self) -> str:
+        if self.image.layer is None:
+            return "Open an image: its objects are outlined here."
+        return "Press Make labels to get the outlined objects as a Labels layer."
+
     def _build_form(self) -> None:
         self.image = LayerBox(self._viewer, Image, "Image")
         self.image.setToolTip(
@@ -106,14 +115,14 @@ class FindObjectsPanel(RunPanel):
             "here. Of a volume, the plane in view"
         )
         self.image.follow_selection(self._viewer)
-        self.channel = QComboBox()
+        self.channel = ElidingBox()
         for text, channel in CHANNELS.items():
             self.channel.addItem(text, channel)
         self.channel.setToolTip(
             "Which colour shows the objects. Nuclei: white cells and platelets of a stained smear, "
             "without the red cells"
         )
-        self.direction = QComboBox()
+        self.direction = ElidingBox()
         for text, bright in DIRECTIONS.items():
             self.direction.addItem(text, bright)
         self.direction.setToolTip("Bright field: darker; fluorescence: brighter")
@@ -133,14 +142,16 @@ class FindObjectsPanel(RunPanel):
         self.split.setToolTip("Cut objects where they have a neck")
         self.neck = QSlider(Qt.Orientation.Horizontal)
         self.neck.setRange(50, 100)
-        self.neck.setToolTip(
-            "How slight a neck is cut. To the right: more cuts; to the left: only thin necks"
+        ReasonTip(
+            self.neck,
+            "How slight a neck is cut. To the right: more cuts; to the left: only thin necks",
+            why="tick 'Split touching objects'",
         )
         self.split.toggled.connect(self.neck.setEnabled)
         self.fill_holes = QCheckBox("Fill holes")
         self.fill_holes.setToolTip("Such as the pale middle of a red cell")
-        self.clear_border = QCheckBox("Leave out objects at the border")
-        self.clear_border.setToolTip("Cells that are cut off by the border of the image")
+        self.clear_border = QCheckBox("Skip border objects")
+        self.clear_border.setToolTip("Leave out cells that are cut off by the border of the image")
         self._show_settings(ObjectSettings())
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -157,7 +168,7 @@ class FindObjectsPanel(RunPanel):
             ("", self.fill_holes),
             ("", self.clear_border),
         ):
-            if not isinstance(field, QHBoxLayout) and name:
+            if not isinstance(field, FoldingRow) and name:
                 field.setAccessibleName(name)
             self.form.addRow(name, field)
         for changed in (
@@ -181,6 +192,7 @@ class FindObjectsPanel(RunPanel):
         self.threshold_slider = QSlider(Qt.Orientation.Horizontal)
         self.threshold_slider.setRange(0, _STEPS)
         self.threshold_slider.setAccessibleName("Threshold")
+        self.threshold_slider.setMinimumWidth(100)  # or it could not be moved with care
         self.threshold = QDoubleSpinBox()
         self.threshold.setRange(0, 100)
         self.threshold.setDecimals(1)
@@ -195,9 +207,7 @@ class FindObjectsPanel(RunPanel):
             lambda step: self.threshold.setValue(100 * (step / _STEPS) ** 2)
         )
         self.threshold.valueChanged.connect(self._take_threshold)
-        self._threshold_row = QHBoxLayout()
-        self._threshold_row.addWidget(self.threshold_slider, 1)
-        self._threshold_row.addWidget(self.threshold)
+        self._threshold_row = FoldingRow(self.threshold_slider, self.threshold)
 
     def _build_actions(self) -> None:
         self.live = QCheckBox("Live preview")
@@ -206,8 +216,12 @@ class FindObjectsPanel(RunPanel):
         self.live.toggled.connect(self._toggle_live)
         self.found = QLabel()
         self.found.setWordWrap(True)
-        self.run_button.setToolTip("Find the objects of the whole plane, into a Labels layer")
-        self.cancel_button.setToolTip("Stop; no layer is added")
+        ReasonTip(
+            self.run_button,
+            "Find the objects of the whole plane, into a Labels layer",
+            why=lambda: RUNS if self.is_running else "open an image first",
+        )
+        ReasonTip(self.cancel_button, "Stop; no layer is added", why=NOTHING_RUNS)
         self.classify_button = QPushButton("Classify these objects")
         self.classify_button.setToolTip("Open the Classify panel with this image and its labels")
         self.classify_button.clicked.connect(self.classify)
@@ -286,7 +300,7 @@ class FindObjectsPanel(RunPanel):
             self._refresh()
         else:
             self._preview.close()
-            self.found.setText("")
+            self._say_found("")
 
     def _take_deleted(self) -> None:
         self.live.setChecked(False)
@@ -295,7 +309,7 @@ class FindObjectsPanel(RunPanel):
         """Show what the form finds now."""
         if self.image.layer is None:
             self._preview.close()
-            self.found.setText("Open an image: its objects are outlined here.")
+            self._say_found("")
         elif self.live.isChecked() and not self.is_running and not self._is_away:
             self._preview.show(self.image.layer, self.settings)
 
@@ -306,14 +320,18 @@ class FindObjectsPanel(RunPanel):
         elif not found.is_whole:
             _, _, height, width = found.region
             text += f". Previewed: {height:,} x {width:,} px in the middle of the view"
-        self.found.setText(text)
+        self._say_found(text)
         if self.automatic.isChecked() and np.isfinite(found.signal.threshold):
             with QSignalBlocker(self.threshold_slider), QSignalBlocker(self.threshold):
                 self.threshold.setValue(100 * found.signal.threshold)
                 self.threshold_slider.setValue(round(_STEPS * found.signal.threshold**0.5))
 
     def _show_sentence(self, text: str) -> None:
-        self.found.setText(f"⚠ {text}")
+        self._say_found(f"⚠ {text}")
+
+    def _say_found(self, text: str) -> None:
+        self.found.setText(text)
+        self.found.setVisible(bool(text))
 
     def _show_progress(self, progress: Progress) -> None:
         self.progress.setRange(0, progress.total)
@@ -346,7 +364,7 @@ class FindObjectsPanel(RunPanel):
         self._viewer.add_layer(labels)
         self._made = (image, labels)
         self.classify_button.show()
-        self.found.setText("")
+        self._say_found("")
         self._say(f"{_in_words(sizes, plane.image.pixel_size_um)}. {plane.note}".strip())
 
     def _show_end(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget
 
+_MOST_OF_NAMES = 0.45  # of the width
 _AROUND = 8  # px above and below the letters of a row, together
 
 
@@ -18,13 +20,19 @@ class FittedTable(QTableWidget):
     n_columns : int
     most_rows : int
         More scroll.
+    widest : str
+        Text for which each column has room; where they have not, the table scrolls.
     """
 
-    def __init__(self, name: str, n_columns: int = 0, *, most_rows: int = 14) -> None:
+    def __init__(
+        self, name: str, n_columns: int = 0, *, most_rows: int = 14, widest: str = ""
+    ) -> None:
         super().__init__(0, n_columns)
-        self._most_rows = most_rows
+        self._most_rows, self._widest = most_rows, widest
         self.setAccessibleName(name)
         self.setTabKeyNavigation(False)
+        self.setWordWrap(False)
+        self.verticalHeader().setTextElideMode(Qt.TextElideMode.ElideRight)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         # Whether there is a bar below is known when the table has its width.
@@ -37,6 +45,8 @@ class FittedTable(QTableWidget):
     def fit(self) -> None:
         """Take the height of the rows."""
         row = row_height(self)
+        widest = self.fontMetrics().horizontalAdvance(self._widest) + 2 * _AROUND
+        self.horizontalHeader().setMinimumSectionSize(widest if self._widest else -1)
         self.verticalHeader().setMinimumSectionSize(row)
         self.verticalHeader().setDefaultSectionSize(row)
         # Hints of headers are known late, and that of a bar that is not needed is kept free.
@@ -44,6 +54,11 @@ class FittedTable(QTableWidget):
         bar = self.horizontalScrollBar()
         below = bar.sizeHint().height() if bar.maximum() else 0
         self.setFixedHeight(min(self.rowCount(), self._most_rows) * row + header + below + 6)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Long names of rows leave room for what is in them."""
+        super().resizeEvent(event)
+        self.verticalHeader().setMaximumWidth(max(int(_MOST_OF_NAMES * self.width()), 1))
 
     def changeEvent(self, event: QEvent) -> None:
         """Larger letters take higher rows."""

@@ -8,12 +8,13 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.layers import Layer, Points
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox
+
+from napari_mambamic._napari.eliding_box import ElidingBox
 
 _EDITS = ("data", "features", "paint", "scale", "translate", "rotate", "shear", "affine")
 
 
-class LayerBox(QComboBox):
+class LayerBox(ElidingBox):
     """The layers of one kind that the viewer has now; keeps its choice when others come and go.
 
     Parameters
@@ -42,7 +43,6 @@ class LayerBox(QComboBox):
         self.setAccessibleName(what)
         self.setToolTip(f"A {what} layer of the viewer")
         self.setPlaceholderText(f"no {what} layer")
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.currentIndexChanged.connect(self.chosen)
         events = self._layers.events
         for event in (events.inserted, events.removed, events.reordered, events.renamed):

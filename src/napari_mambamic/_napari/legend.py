@@ -41,6 +41,7 @@ class Legend(FittedTable):
             swatch = QPixmap(14, 14)
             swatch.fill(QColor.fromRgbF(*(float(c) for c in colour)))
             item = QTableWidgetItem(name)
+            item.setToolTip(name)
             item.setData(Qt.ItemDataRole.DecorationRole, swatch)
             self.setItem(row, 0, item)
             for column in (1, 2):

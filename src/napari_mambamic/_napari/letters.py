@@ -1,20 +1,27 @@
-"""Tables, lists and charts in the size of letters that is set in napari.
+"""Tables, lists, lines of text and charts in the size of letters that is set in napari.
 
-napari's style sheet gives that size to labels, buttons and inputs, and leaves out tables and what
-plugins draw.
+napari's style sheet gives that size to labels, buttons and most inputs, and leaves out tables,
+lines of text and what plugins draw.
 """
 
 from __future__ import annotations
 
 from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QAbstractItemView, QLabel, QTableView, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QAbstractSpinBox,
+    QLabel,
+    QLineEdit,
+    QTableView,
+    QWidget,
+)
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.fitted_table import row_height
 
 
 class SameLetters(QObject):
-    """Gives the font of a label, now and later, to the tables, lists and charts of a panel."""
+    """Gives the font of a label, now and later, to what a panel has in another one."""
 
     def __init__(self, label: QLabel, panel: QWidget) -> None:
         super().__init__(panel)
@@ -29,8 +36,10 @@ class SameLetters(QObject):
 
     def _take(self) -> None:
         font = self._label.font()
-        for kind in (QAbstractItemView, Chart):
+        for kind in (QAbstractItemView, Chart, QLineEdit):
             for widget in self._panel.findChildren(kind):
+                if isinstance(widget.parent(), QAbstractSpinBox):
+                    continue  # has the letters of its box
                 widget.setFont(font)
                 if isinstance(widget, QTableView):
                     widget.verticalHeader().setDefaultSectionSize(row_height(widget))

@@ -12,8 +12,9 @@ from napari.layers import Points
 from napari.utils.colormaps import ensure_colormap
 from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QLabel
+from qtpy.QtWidgets import QLabel
 
+from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.from_layer import points_of_layer
 from napari_mambamic._napari.latest import Newest
 from napari_mambamic._napari.legend import Legend
@@ -41,9 +42,9 @@ class MapColours:
 
     Attributes
     ----------
-    choice : QComboBox
+    choice : ElidingBox
         What to colour by.
-    kinds : QComboBox
+    kinds : ElidingBox
         The names in the legend.
     legend : Legend
     ramp : QLabel
@@ -63,11 +64,11 @@ class MapColours:
         self._columns: list[tuple[Points, str]] = []  # annotations that can colour the map
         self._names: tuple[str, ...] = ()
         self._kind_of: NDArray[np.intp] = np.zeros(0, np.intp)  # of each point, -1 for none
-        self.choice = QComboBox()
+        self.choice = ElidingBox()
         self.choice.setAccessibleName("Colour")
         self.choice.setToolTip("Class, its probability, or the labels of a Points layer")
         self.choice.currentIndexChanged.connect(self._recolour)
-        self.kinds = QComboBox()
+        self.kinds = ElidingBox()
         self.kinds.setAccessibleName("Class")
         self.kinds.setToolTip("A class of the legend")
         self.legend = Legend()

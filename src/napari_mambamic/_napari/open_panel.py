@@ -9,6 +9,8 @@ from npe2 import PluginManager
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+from napari_mambamic._napari.focus_ring import FocusRing
+
 _PLUGIN = "napari-mambamic"
 
 
@@ -36,6 +38,17 @@ def open_panel(viewer: ViewerModel, name: str) -> QWidget:
     return cast(QWidget, panel)
 
 
+def on_tab(title: str) -> str:
+    """What the tab of a panel says: its first word, for many tabs stand side by side.
+
+    >>> on_tab("Train on your own classes (Mambamic)")
+    'Train'
+    """
+    plugin = PluginManager.instance().get_manifest(_PLUGIN)
+    is_ours = title.endswith((f"({plugin.display_name})", f"({plugin.name})"))
+    return title.split()[0] if is_ours else title
+
+
 class StandsAsTab(QObject):
     """Keeps a panel within reach: a tab of the plugin's others, in front when it is chosen.
 
@@ -52,6 +65,7 @@ class StandsAsTab(QObject):
         self._is_docked = False
         self._is_in_front = False
         panel.installEventFilter(self)
+        FocusRing(panel)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """The panel is shown first, or its dock is hidden."""
@@ -71,6 +85,7 @@ class StandsAsTab(QObject):
         if dock is None or self._is_docked:
             return
         self._is_docked = True
+        dock.setWindowTitle(on_tab(dock.windowTitle()))
         dock.installEventFilter(self)
         dock.visibilityChanged.connect(self._take_visibility)
         QTimer.singleShot(0, self._join)  # napari is still about to place it

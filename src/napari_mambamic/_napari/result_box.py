@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from napari.components import ViewerModel
-from napari.layers import Labels, Layer, Points
+from napari.layers import Image, Labels, Layer, Points
 
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.to_layers import results_of
 
-NO_RESULTS = (
-    "No results yet. Press Classify in the panel 'Classify tiles and cells', or click a layer of "
-    "classes in the layer list."
-)
+NO_RESULTS = "there are no results; classify an image first"  # why a button is disabled
+_IN_CLASSIFY = "ress Classify in the panel 'Classify tiles and cells'."
 
 
 class ResultBox(LayerBox):
@@ -30,6 +28,13 @@ class ResultBox(LayerBox):
 
     def _offers(self, layer: Layer) -> bool:
         return bool(results_of(layer))
+
+
+def no_results(viewer: ViewerModel) -> str:
+    """What to do where there is no layer of classes."""
+    if any(isinstance(layer, Image) for layer in viewer.layers):
+        return f"No results yet. P{_IN_CLASSIFY}"
+    return f"No results yet. Open an image and p{_IN_CLASSIFY}"
 
 
 def followed_layer(viewer: ViewerModel, last: Layer | None) -> Layer | None:

@@ -12,7 +12,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, QTimer
-from qtpy.QtGui import QColor, QKeySequence, QShortcut
+from qtpy.QtGui import QColor, QKeySequence, QResizeEvent, QShortcut
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFormLayout,
@@ -30,7 +30,8 @@ from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic._napari.open_panel import StandsAsTab
-from napari_mambamic._napari.result_box import NO_RESULTS, followed_layer
+from napari_mambamic._napari.reason_tip import ReasonTip
+from napari_mambamic._napari.result_box import followed_layer, no_results
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import colours_in, results_of
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
@@ -169,7 +170,11 @@ class ResultsTable(QWidget):
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.save_button = QPushButton("Save table...")
-        self.save_button.setToolTip("These rows as CSV, and beside it where they come from")
+        ReasonTip(
+            self.save_button,
+            "These rows as CSV, and beside it where they come from",
+            why="there are no rows",
+        )
         self.save_button.clicked.connect(self._choose_path)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
@@ -213,6 +218,14 @@ class ResultsTable(QWidget):
         header.setResizeContentsPrecision(50)  # rows that are measured
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
+        self.table.setWordWrap(False)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Long names leave room for numbers."""
+        super().resizeEvent(event)
+        header = self.table.horizontalHeader()
+        header.setMaximumSectionSize(max(self.width() // 2, 1))
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)  # measures again
 
     def sort_by_next(self) -> None:
         """Sort by the next column that is shown."""
@@ -272,7 +285,7 @@ class ResultsTable(QWidget):
         self._next = time.perf_counter() + _MS_BETWEEN_UPDATES / 1000
         if self._layer is None:
             self._summing.forget()
-            self._show_sentence(NO_RESULTS)
+            self._show_sentence(no_results(self._viewer))
             return
         try:
             parts = self._parts()

@@ -8,13 +8,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout
 
+from napari_mambamic._napari.folding_row import FoldingRow
+from napari_mambamic._napari.reason_tip import ReasonTip
 from napari_mambamic._napari.review_keys import AreaButton, KeyArea
 from napari_mambamic._napari.tile_pictures import pixmap_of
 from napari_mambamic.training.review import FEWEST_CHECKS, Review
 
 PICTURE = 224  # px on the screen
+_ALL_DONE = "every tile has a class"
 _ACTIONS = (
     (
         ("accept", "Accept (Enter)", "The class is right"),
@@ -43,7 +46,7 @@ class ReviewArea(KeyArea):
         self.said.setAccessibleName("What the weights say")
         self.said.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.said.setWordWrap(True)
-        self._class_grid = QGridLayout()
+        self._classes = FoldingRow(columns=2)
         self.class_buttons: list[QPushButton] = []
         self.buttons: dict[str, QPushButton] = {}
         self.state = QLabel()
@@ -53,30 +56,31 @@ class ReviewArea(KeyArea):
         layout.setContentsMargins(0, 0, 0, 0)
         for item in (self.picture, self.said):
             layout.addWidget(item)
-        layout.addLayout(self._class_grid)
+        layout.addWidget(self._classes)
         for row in _ACTIONS:
-            line = QHBoxLayout()
             for action, text, tip in row:
                 button = AreaButton(text)
-                button.setToolTip(tip)
+                ReasonTip(button, tip, why=_ALL_DONE)
                 button.clicked.connect(partial(self._press, action))
                 self.buttons[action] = button
-                line.addWidget(button)
-            layout.addLayout(line)
+            layout.addWidget(FoldingRow(*(self.buttons[action] for action, *_ in row)))
         layout.addWidget(self.state)
 
     def show_classes(self, names: Sequence[str]) -> None:
         """Give each class a button."""
         for button in self.class_buttons:
-            self._class_grid.removeWidget(button)
             button.deleteLater()
         self.class_buttons = []
         for i, name in enumerate(names):
             button = AreaButton(f"{i + 1}  {name}" if i < 9 else name)
-            button.setToolTip(f"The tile is {name}" + (f" (key {i + 1})" if i < 9 else ""))
+            ReasonTip(
+                button,
+                f"The tile is {name}" + (f" (key {i + 1})" if i < 9 else ""),
+                why=_ALL_DONE,
+            )
             button.clicked.connect(partial(self._give, i))
-            self._class_grid.addWidget(button, *divmod(i, 2))
             self.class_buttons.append(button)
+        self._classes.hold(self.class_buttons)
 
     def expect_answer(self, expected: bool) -> None:
         """Enable what answers a tile, or tell that there is none to answer."""

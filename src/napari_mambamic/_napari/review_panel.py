@@ -6,22 +6,25 @@ from pathlib import Path
 
 import numpy as np
 from napari.components import ViewerModel
+from napari.layers import Layer
 from numpy.typing import NDArray
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFormLayout,
-    QHBoxLayout,
     QLineEdit,
     QPushButton,
     QWidget,
 )
 
 from napari_mambamic._napari.classified import Classified
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.from_layer import LayerPlane
 from napari_mambamic._napari.latest import Latest
+from napari_mambamic._napari.next_step import NextStep
 from napari_mambamic._napari.open_panel import open_panel
-from napari_mambamic._napari.result_box import ResultBox
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
+from napari_mambamic._napari.result_box import ResultBox, no_results
 from napari_mambamic._napari.review_area import PICTURE, ReviewArea
 from napari_mambamic._napari.review_frame import ReviewFrame
 from napari_mambamic._napari.reviewed_plane import (
@@ -57,7 +60,7 @@ class ReviewPanel(RunPanel):
     """Choose results, press Start review, and label with the keys."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Start review", width=360)
+        super().__init__("Start review")
         self._viewer = napari_viewer
         self._reviewed: Classified | None = None
         self._embeddings: NDArray[np.float32] | None = None
@@ -81,13 +84,23 @@ class ReviewPanel(RunPanel):
         self._lay_out(self._form, self._actions, self.progress, self.area, self.message, self._uses)
         self._set_running(False)
         self._show_review(False)
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
+
+    def _what_next(self) -> str:
+        if self.layer.layer is None:
+            return no_results(self._viewer)
+        return "Press Start review: the tiles come one by one, those that are unsure first."
 
     def _build_form(self) -> None:
-        self.run_button.setToolTip("Show the tiles of these results, the most useful first")
-        self.cancel_button.setToolTip("Stop looking at the tiles; labelling goes on")
+        ReasonTip(
+            self.run_button, "Show the tiles of these results, the most useful first", why=RUNS
+        )
+        ReasonTip(
+            self.cancel_button, "Stop looking at the tiles; labelling goes on", why=NOTHING_RUNS
+        )
         self.layer = ResultBox(self._viewer, "Results")
         self.layer.setToolTip("The layer of classes to go through")
-        self.how = QComboBox()
+        self.how = ElidingBox()
         self.how.setAccessibleName("Order")
         self.how.setToolTip(
             "Most uncertain: tiles whose two best classes are closest. Whatever the order, every "
@@ -116,19 +129,24 @@ class ReviewPanel(RunPanel):
         self.name.setAccessibleName("Name of the corrected weights")
         self.name.setToolTip("Classify lists the corrected weights by this name")
         self.use_button = QPushButton("Use for Classify")
-        self.use_button.setToolTip("Keep the corrected weights and choose them in Classify")
+        ReasonTip(
+            self.use_button,
+            "Keep the corrected weights and choose them in Classify",
+            why="nothing is learned yet; tick 'Learn while I label' and label a tile",
+        )
         self.use_button.clicked.connect(self.use_for_classify)
         self.train_button = QPushButton("Train with these")
-        self.train_button.setToolTip("Open the Train panel with the labelled tiles as samples")
+        ReasonTip(
+            self.train_button,
+            "Open the Train panel with the labelled tiles as samples",
+            why="no tile is labelled",
+        )
         self.train_button.clicked.connect(self.train)
         self._uses = QWidget()
         form = QFormLayout(self._uses)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Add", self.new_class)
-        line = QHBoxLayout()
-        line.addWidget(self.name, 1)
-        line.addWidget(self.use_button)
-        form.addRow("Name", line)
+        form.addRow("Name", FoldingRow(self.name, self.use_button))
         form.addRow("", self.train_button)
 
     # ---- opening -----------------------------------------------------------------------------
@@ -169,10 +187,22 @@ class ReviewPanel(RunPanel):
         )
         self.area.show_classes(self.class_names)
         self._show_review(True)
+        self._show_alone(self._reviewed.layer)
         self.frame.begin(self._reviewed.plane, self._reviewed.results.tiles[0])
         self.review.forward()
         self._show_tile()
         self.area.setFocus()
+
+    def _show_alone(self, classes: Layer) -> None:
+        """Show one layer of classes without what else was found out about its image.
+
+        Two colours on each other are a third, which is of no class.
+        """
+        image = classes.metadata.get("image")
+        for layer in self._viewer.layers:
+            if image is not None and layer.metadata.get("image") == image:
+                layer.visible = layer == classes
+        classes.visible = True
 
     def _take_result(self, result: NDArray[np.float32] | str) -> None:
         if isinstance(result, str):

@@ -20,7 +20,9 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.classified import Classified, classified_of, iter_classifier_of
 from napari_mambamic._napari.fitted_table import FittedTable
-from napari_mambamic._napari.result_box import ResultBox
+from napari_mambamic._napari.next_step import NextStep
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
+from napari_mambamic._napari.result_box import ResultBox, no_results
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic.atomic import written_atomically
@@ -39,14 +41,16 @@ class RobustnessPanel(RunPanel):
     """Choose a layer of classes, press Measure."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Measure", width=380)
+        super().__init__("Measure")
         self._viewer = napari_viewer
         self.report: RobustnessReport | None = None
-        self.run_button.setToolTip(
+        ReasonTip(
+            self.run_button,
             "Turn, move, blur and light some tiles of the layer otherwise, and count how many "
-            "labels change"
+            "labels change",
+            why=RUNS,
         )
-        self.cancel_button.setToolTip("Stop; nothing is shown")
+        ReasonTip(self.cancel_button, "Stop; nothing is shown", why=NOTHING_RUNS)
         self.layer = ResultBox(napari_viewer, "Classes")
         self.layer.setToolTip("A layer that Classify added: its tiles, its weights")
         self.most = QSpinBox()
@@ -70,7 +74,11 @@ class RobustnessPanel(RunPanel):
         self.chart.hide()
         self._build_table()
         self.save_button = QPushButton("Save...")
-        self.save_button.setToolTip("The figures as JSON, a page with charts, or this chart as PNG")
+        ReasonTip(
+            self.save_button,
+            "The figures as JSON, a page with charts, or this chart as PNG",
+            why="press Measure first",
+        )
         self.save_button.clicked.connect(self._choose_path)
         self.save_button.setEnabled(False)
         self._lay_out(
@@ -82,11 +90,19 @@ class RobustnessPanel(RunPanel):
             self.table,
             self.save_button,
         )
-        self._say("Measures how many labels stay when the picture is changed a little.")
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
+
+    def _what_next(self) -> str:
+        if self.layer.layer is None:
+            return no_results(self._viewer)
+        return "Press Measure to see how many labels stay when the picture changes a little."
 
     def _build_table(self) -> None:
         self.table = FittedTable(
-            "Labels that stay, by perturbation and strength", _STRENGTHS, most_rows=100
+            "Labels that stay, by perturbation and strength",
+            _STRENGTHS,
+            most_rows=100,
+            widest="100%",
         )
         self.table.setToolTip("Labels that stay; each cell tells how strong the change is")
         self.table.setHorizontalHeaderLabels([str(i + 1) for i in range(_STRENGTHS)])

@@ -26,6 +26,8 @@ from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
 
+_LEAST_WIDTH = 300  # px; more where the letters are large
+
 
 class RunPanel(QScrollArea):
     """A form with a button that runs a generator in a thread.
@@ -34,11 +36,9 @@ class RunPanel(QScrollArea):
     ----------
     action : str
         On the button.
-    width : int
-        The least, in px; more where the letters are large.
     """
 
-    def __init__(self, action: str, *, width: int) -> None:
+    def __init__(self, action: str) -> None:
         super().__init__()
         self._worker: Any = None
         self._stopped = False
@@ -58,7 +58,6 @@ class RunPanel(QScrollArea):
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._width = width
         self._tab = StandsAsTab(self)
 
     @property
@@ -100,7 +99,7 @@ class RunPanel(QScrollArea):
             return hint
         wanted = self.widget().minimumSizeHint().width()
         bar = self.verticalScrollBar().sizeHint().width()
-        return QSize(max(self._width, wanted + bar + 2 * self.frameWidth()), hint.height())
+        return QSize(max(_LEAST_WIDTH, wanted + bar + 2 * self.frameWidth()), hint.height())
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """What is inside has another size: other letters, or more of it."""
@@ -185,13 +184,3 @@ def in_words(seconds: float) -> str:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def row_of(*widgets: QWidget) -> QWidget:
-    """Widgets beside each other, equally wide, that are shown and hidden together."""
-    row = QWidget()
-    layout = QHBoxLayout(row)
-    layout.setContentsMargins(0, 0, 0, 0)
-    for widget in widgets:
-        layout.addWidget(widget, 1)
-    return row

@@ -11,10 +11,8 @@ from napari.layers import Image, Labels, Layer, Points, Shapes
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFileDialog,
     QFormLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QListWidget,
@@ -25,6 +23,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.annotate import HELP, Annotator
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles, annotated_tiles
@@ -63,7 +63,7 @@ class SampleSources(QWidget):
         self._viewer = viewer
         self._added: list[Source] = []
         self.annotator: Annotator | None = None
-        self.kind = QComboBox()
+        self.kind = ElidingBox()
         self.kind.addItems(list(KINDS))
         self.kind.setAccessibleName("Samples from")
         self.kind.setToolTip("How you tell which tile or cell is of which class")
@@ -91,8 +91,11 @@ class SampleSources(QWidget):
         self.class_names.setAccessibleName("Classes")
         self.class_names.setToolTip("Names of the classes, with commas; keys 1-9 stand for them")
         self.class_names.editingFinished.connect(self._rename_classes)
-        self.lenient = QCheckBox("Leave out unreadable images and copies")
-        self.lenient.setToolTip("Without this, the first such image stops the training")
+        self.lenient = QCheckBox("Skip broken and copies")
+        self.lenient.setToolTip(
+            "Leave out images that cannot be read, and copies of others; without this, the first "
+            "such image stops the training"
+        )
         self.label_button = QPushButton("Start labelling")
         self.label_button.setToolTip(HELP)
         self.label_button.clicked.connect(self.start_labelling)
@@ -109,6 +112,7 @@ class SampleSources(QWidget):
         self.sources.setToolTip("What Train learns from")
         self.message = QLabel()
         self.message.setWordWrap(True)
+        self.message.hide()
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.form.addRow("Samples from", self.kind)
@@ -118,14 +122,11 @@ class SampleSources(QWidget):
         self.form.addRow("Tile size", self.tile_size)
         self.form.addRow("Classes", self.class_names)
         self.form.addRow("", self.lenient)
-        buttons = QHBoxLayout()
-        for button in (self.add_button, self.remove_button):
-            buttons.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(self.form)
         layout.addWidget(self.label_button)
-        layout.addLayout(buttons)
+        layout.addWidget(FoldingRow(self.add_button, self.remove_button))
         layout.addWidget(self.message)
         layout.addWidget(self.sources)
         self.kind.currentIndexChanged.connect(self._show_fields)
@@ -162,6 +163,11 @@ class SampleSources(QWidget):
         plane = plane_of_layer(self._viewer, image)
         objects = labels_of_layer(plane, self.layers[Labels].layer)
         return tiles_of_objects(objects, tile_size=self.tile_size.value())
+
+    @property
+    def n_sources(self) -> int:
+        """How many were added."""
+        return len(self._added)
 
     def add(self) -> None:
         """Add the source that the form describes."""

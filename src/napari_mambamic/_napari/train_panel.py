@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from napari.components import ViewerModel
 from qtpy.QtWidgets import (
     QCheckBox,
-    QComboBox,
     QFormLayout,
-    QHBoxLayout,
     QLineEdit,
     QPushButton,
     QSpinBox,
@@ -21,8 +19,12 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.classify_panel import DEVICES
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.live import LivePreview
+from napari_mambamic._napari.next_step import NextStep
 from napari_mambamic._napari.open_panel import open_panel
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.sample_sources import SampleSources
 from napari_mambamic._napari.save_dialog import path_to_save
@@ -54,7 +56,7 @@ class TrainPanel(RunPanel):
     """Choose samples, a start and a mode; press Train."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Train", width=380)
+        super().__init__("Train")
         self._viewer = napari_viewer
         self.samples: Samples | None = None
         self._note = ""
@@ -67,8 +69,10 @@ class TrainPanel(RunPanel):
         self.curves.hide()
         self.result = TrainingResult()
         self.result.cell_chosen.connect(self.show_tiles)
-        self.live = QCheckBox("Live: show what the labels teach")
-        self.live.setToolTip("Colours the tiles by a head that is fitted to the labels so far")
+        self.live = QCheckBox("Live while I label")
+        self.live.setToolTip(
+            "Show what the labels teach: colours the tiles by a head that is fitted to them so far"
+        )
         self.live.toggled.connect(self._toggle_live)
         self._lay_out(
             self.sources,
@@ -86,15 +90,24 @@ class TrainPanel(RunPanel):
         self.sources.changed.connect(self._follow_labels)
         self.sources.kind.currentIndexChanged.connect(self._show_live)
         self._show_live()
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
+        self.sources.changed.connect(self._next_step.show)
+
+    def _what_next(self) -> str:
+        if self.sources.n_sources:
+            return "Press Train, or add more samples first."
+        if self.sources.image.layer is None:
+            return "Open an image to label, or choose a folder or a file under 'Samples from'."
+        return "Name the classes, label some tiles or cells of each, and press Add samples."
 
     def _build_settings(self) -> None:
-        self.start_from = QComboBox()
+        self.start_from = ElidingBox()
         self.start_from.setToolTip("Weights that know something already learn faster")
         for name in list_weights():
             self.start_from.addItem(name, name)
         self.start_from.addItem(_SCRATCH, None)
         self.start_from.currentIndexChanged.connect(self._show_start)
-        self.mode = QComboBox()
+        self.mode = ElidingBox()
         for text, name in MODES.items():
             self.mode.addItem(text, name)
         self.mode.setToolTip("What may change. Head only is enough when the images are alike")
@@ -103,10 +116,10 @@ class TrainPanel(RunPanel):
         self.epochs.setRange(1, 1000)
         self.epochs.setValue(15)
         self.epochs.setToolTip("How often each sample is seen")
-        self.device = QComboBox()
+        self.device = ElidingBox()
         for text, name in DEVICES.items():
             self.device.addItem(text, name)
-        self.device.setToolTip("Where the network is trained")
+        self.device.setToolTip("Where the network is trained; automatic: GPU if there is one")
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for name, widget in (
@@ -120,8 +133,12 @@ class TrainPanel(RunPanel):
         self._show_start()
 
     def _build_actions(self) -> None:
-        self.run_button.setToolTip("Hold some samples back, learn from the others")
-        self.cancel_button.setToolTip("Stop after the step at work and keep the best so far")
+        ReasonTip(self.run_button, "Hold some samples back, learn from the others", why=RUNS)
+        ReasonTip(
+            self.cancel_button,
+            "Stop after the step at work and keep the best so far",
+            why=NOTHING_RUNS,
+        )
         self.name = QLineEdit("my-weights")
         self.name.setAccessibleName("Name")
         self.name.setToolTip("Classify lists the weights by this name")
@@ -134,14 +151,9 @@ class TrainPanel(RunPanel):
         self.report_button = QPushButton("Report...")
         self.report_button.setToolTip("One HTML file: data, settings, curves, figures, errors")
         self.report_button.clicked.connect(self._choose_report_file)
-        name_row, button_row = QHBoxLayout(), QHBoxLayout()
-        name_row.addWidget(self.name, 1)
-        name_row.addWidget(self.use_button)
-        button_row.addWidget(self.save_button)
-        button_row.addWidget(self.report_button)
         self._uses = QVBoxLayout()
-        self._uses.addLayout(name_row)
-        self._uses.addLayout(button_row)
+        self._uses.addWidget(FoldingRow(self.name, self.use_button))
+        self._uses.addWidget(FoldingRow(self.save_button, self.report_button))
 
     def start(self) -> None:
         """Read the form and train in a thread."""

@@ -7,9 +7,7 @@ from pathlib import Path
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QMessageBox,
     QPushButton,
@@ -17,6 +15,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_mambamic._napari.eliding_box import ElidingBox
+from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.manifest import Manifest
 from napari_mambamic.weights.store import (
@@ -35,15 +35,12 @@ class WeightsBox(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names = QComboBox()
+        self.names = ElidingBox()
         self.names.setToolTip(
             "The network and the classes that it was trained to tell apart. A right click removes "
             "those that you trained, added or downloaded"
         )
         self.names.setAccessibleName("Weights")
-        self.names.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
         self.remove_action = QAction("Remove from this computer...", self.names)
         self.remove_action.triggered.connect(self._ask_to_remove)
         self.names.addAction(self.remove_action)
@@ -53,13 +50,9 @@ class WeightsBox(QWidget):
         self.about = QLabel()
         self.about.setWordWrap(True)
         self.about.setObjectName("about_weights")
-        row = QHBoxLayout()
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.names, 1)
-        row.addWidget(self.open_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
+        layout.addWidget(FoldingRow(self.names, self.open_button))
         layout.addWidget(self.about)
         for name in list_weights():
             self._add(name)

@@ -10,16 +10,20 @@ from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QHBoxLayout, QPushButton, QSpinBox
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton, QSpinBox
 
 from napari_mambamic._napari.classified import Classified
+from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.explained import (
     explained_of,
     heat_layer,
     iter_explained,
     update_heat_layer,
 )
-from napari_mambamic._napari.result_box import ResultBox
+from napari_mambamic._napari.folding_row import FoldingRow
+from napari_mambamic._napari.next_step import NextStep
+from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
+from napari_mambamic._napari.result_box import NO_RESULTS, ResultBox, no_results
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.errors import MambamicError
@@ -29,8 +33,8 @@ if TYPE_CHECKING:
     from napari_mambamic.explain.heatmap import Heatmap
 
 METHODS = {
-    "Grad-CAM: fast and coarse": "grad-cam",
-    "Occlusion: slow, a second opinion": "occlusion",
+    "Grad-CAM: fast, coarse": "grad-cam",
+    "Occlusion: slow": "occlusion",
 }
 _IN_SHORT = {"grad-cam": "Grad-CAM", "occlusion": "occlusion"}
 _SECONDS_BETWEEN_UPDATES = 0.5
@@ -40,7 +44,7 @@ class WhyPanel(RunPanel):
     """Choose a result, click a tile, see what in it speaks for its class."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        super().__init__("Explain all", width=360)
+        super().__init__("Explain all")
         self._viewer = napari_viewer
         self._explained: Classified | None = None  # of the run
         self._tile: int | None = None  # that the run is about; None: all
@@ -50,11 +54,17 @@ class WhyPanel(RunPanel):
         self._error = ""
         self._next_update = 0.0
         self._build_form()
+        self._next_step = NextStep(napari_viewer, self.message, self._what_next)
         self._lay_out(self.form, self._one_row, self.click, self._actions, self.progress)
         self.widget().layout().insertWidget(5, self.message)
         self.result.chosen.connect(self._follow_result)
         self.result.follow_selection(napari_viewer)
         self._follow_result()
+
+    def _what_next(self) -> str:
+        if self.result.layer is None:
+            return no_results(self._viewer)
+        return "Tick 'Explain what I click' and click a tile or an object, or press a button."
 
     def start(self) -> None:
         """Explain all tiles or objects of the result, on the plane in view."""
@@ -69,9 +79,9 @@ class WhyPanel(RunPanel):
     def _build_form(self) -> None:
         self.result = ResultBox(self._viewer, "Result")
         self.result.setToolTip("The layer of classes to explain, on the plane in view")
-        self.target = QComboBox()
+        self.target = ElidingBox()
         self.target.setToolTip("What speaks for this class: the predicted one, or another")
-        self.method = QComboBox()
+        self.method = ElidingBox()
         for text, method in METHODS.items():
             self.method.addItem(text, method)
         self.method.setToolTip(
@@ -79,33 +89,35 @@ class WhyPanel(RunPanel):
             "the class loses: some fifty times the work"
         )
         self.number = QSpinBox()
-        self.number.setToolTip("Number of the tile or object, as in the status bar and the table")
         self.number.setKeyboardTracking(False)
         self.one_button = QPushButton("Explain one")
-        self.one_button.setToolTip("Show where in this tile or object something speaks for it")
         self.one_button.clicked.connect(self.explain_one)
         self.click = QCheckBox("Explain what I click")
         self.click.setToolTip("Then click a tile or an object in the picture")
         self.click.toggled.connect(self._listen)
-        self.run_button.setToolTip("One heatmap over all that was classified on the plane in view")
-        self.cancel_button.setToolTip("Stop after the batch at work; what is done is kept")
+        for widget, does in (
+            (self.number, "Number of the tile or object, as in the status bar and the table"),
+            (self.one_button, "Show where in this tile or object something speaks for it"),
+            (self.run_button, "One heatmap over all that was classified on the plane in view"),
+        ):
+            ReasonTip(widget, does, why=lambda: RUNS if self.is_running else NO_RESULTS)
+        ReasonTip(
+            self.cancel_button,
+            "Stop after the batch at work; what is done is kept",
+            why=NOTHING_RUNS,
+        )
         for widget, name in (
             (self.target, "Class to explain"),
             (self.method, "Method"),
             (self.number, "Number of the tile or object"),
         ):
             widget.setAccessibleName(name)
-        policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        self.target.setSizeAdjustPolicy(policy)
-        self.method.setSizeAdjustPolicy(policy)
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.form.addRow("Result", self.result)
         self.form.addRow("Class", self.target)
         self.form.addRow("Method", self.method)
-        self._one_row = QHBoxLayout()
-        self._one_row.addWidget(self.number, 1)
-        self._one_row.addWidget(self.one_button, 2)
+        self._one_row = FoldingRow(self.number, self.one_button)
 
     def _follow_result(self) -> None:
         """Offer the classes and the numbers of the chosen result."""
@@ -127,11 +139,9 @@ class WhyPanel(RunPanel):
                 high = max(int(each.object_ids.max()) for each in several)
             self.number.setRange(low, high)
             self.number.setPrefix("tile " if ids is None else "object ")
-            self._say("Click a tile or an object with 'Explain what I click', or press a button.")
-        else:
-            self._say(
-                "No results yet. Press Classify in the panel 'Classify tiles and cells' first."
-            )
+        if not self.is_running:
+            self._say("")  # what was said of another result
+            self._next_step.show()
         self._set_running(self.is_running)
 
     # ---- clicking ----------------------------------------------------------------------------
