@@ -38,6 +38,7 @@ import napari_mambamic
 from napari_mambamic import classify_image
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic._napari.training_result import TrainingResult
 
@@ -246,7 +247,16 @@ def nothing_is_cut(panel):
 
 def test_letters_follow_the_size_that_is_set_in_napari(panel, small_letters):
     reveal(panel)
-    kinds = (QLabel, QPushButton, QCheckBox, QComboBox, QAbstractSpinBox, QAbstractItemView, Chart)
+    kinds = (
+        QLabel,
+        QPushButton,
+        QCheckBox,
+        QComboBox,
+        QAbstractSpinBox,
+        QAbstractItemView,
+        Chart,
+        Message,
+    )
     heights = []
     for size in (9, 18):
         small_letters.font_size = size
@@ -289,7 +299,7 @@ def test_text_stands_out_from_what_is_behind_it(panel):
 
 
 def letters_stand_out(panel):
-    for widget in panel.findChildren((QLabel, QCheckBox, QPushButton)):
+    for widget in panel.findChildren((QLabel, Message, QCheckBox, QPushButton)):
         inside = any(isinstance(a, CONTROLS) for a in ancestors(widget, panel))
         if widget.isEnabled() and widget.isVisible() and widget.text() and not inside:
             assert contrast_drawn(widget) >= READABLE, in_words(widget)

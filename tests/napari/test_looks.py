@@ -69,6 +69,7 @@ def unfold(panel):
 
 
 def test_each_panel_fits_in_300_px_with_large_letters(panel, large_letters):
+    panel.message.setText(f"Saved /data/{'kidney_section_' * 10}corrected.csv")
     unfold(panel)
     assert panel.minimumSizeHint().width() <= NARROW
 
