@@ -153,6 +153,7 @@ def test_the_report_is_saved(
     robust.most.setValue(10)
     robust.run_button.click()
     finish(robust)
+    robust.chart.grab()  # lays it out, as a window that is shown does
     for name in ("r.json", "r.png", "r.html"):
         path = str(tmp_path / name)
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args, p=path: (p, ""))
