@@ -77,7 +77,7 @@ def headings(table):
 
 def test_without_results_a_sentence_says_what_to_do(table, settled, viewer, image):
     assert settled() == []
-    assert table.message.text().startswith("No results yet. Open an image and press Classify")
+    assert table.message.text().startswith("No results yet. Press Classify")
     assert table.table.isHidden()
     assert not table.save_button.isEnabled()
 
