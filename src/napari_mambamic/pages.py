@@ -59,12 +59,16 @@ def line_chart(
         )
         drawn += f"<text x='{left + 8 + 180 * number}' y='14' fill='{colour}'>{name}</text>"
     drawn += (
-        f"<text x='4' y='{bottom - height + 10}'>{highest:.3g}</text><text x='4' y='{bottom}'>0"
-        f"</text><text x='{left}' y='{bottom + 18}'>{first:g}</text>"
-        f"<text x='{left + width - 20}' y='{bottom + 18}'>{last:g}</text>"
-        f"<text x='{left + width / 2}' y='{bottom + 18}'>{label}</text>"
+        f"<text x='{left - 6}' y='{bottom - height + 4}' class='last'>{highest:.3g}</text>"
+        f"<text x='{left - 6}' y='{bottom + 4}' class='last'>0</text>"
+        f"<text x='{left}' y='{bottom + 18}'>{first:g}</text>"
+        f"<text x='{left + width}' y='{bottom + 18}' class='last'>{last:g}</text>"
+        f"<text x='{left + width / 2}' y='{bottom + 18}' text-anchor='middle'>{label}</text>"
     )
-    style = "text { font: 12px system-ui } .axis { stroke: #999; fill: none }"
+    style = (
+        "text { font: 12px system-ui } .last { text-anchor: end } "
+        ".axis { stroke: #999; fill: none }"
+    )
     return f"<svg width='420' height='260'><style>{style}</style>{drawn}</svg>"
 
 

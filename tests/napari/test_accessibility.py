@@ -38,6 +38,7 @@ import napari_mambamic
 from napari_mambamic import classify_image
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.to_layers import ResultLayers
 from napari_mambamic._napari.training_result import TrainingResult
 
@@ -157,7 +158,17 @@ def walk(panel, first, *, back=False):
     raise AssertionError("Tab never leaves the panel")
 
 
-def test_every_control_has_a_name_and_every_input_a_tooltip(panel):
+def test_everyone_can_use_a_panel(panel, small_letters, qtbot, monkeypatch, tmp_path):
+    # In one window: to open one takes longer than each of these.
+    tab_reaches_every_enabled_control_in_the_order_of_reading(panel)
+    every_control_has_a_name_and_every_input_a_tooltip(panel)
+    no_text_is_cut_off_where_the_panel_is_narrowest(panel, small_letters)
+    letters_follow_the_size_that_is_set_in_napari(panel, small_letters)
+    text_stands_out_from_what_is_behind_it(panel)
+    the_main_action_starts_by_keyboard(panel, qtbot, monkeypatch, tmp_path)
+
+
+def every_control_has_a_name_and_every_input_a_tooltip(panel):
     reveal(panel)
     controls = controls_of(panel)
     assert controls
@@ -170,7 +181,7 @@ def test_every_control_has_a_name_and_every_input_a_tooltip(panel):
         assert drawn.accessibleName(), drawn
 
 
-def test_tab_reaches_every_enabled_control_in_the_order_of_reading(panel):
+def tab_reaches_every_enabled_control_in_the_order_of_reading(panel):
     walk_forth_and_back(panel)
     reveal(panel)
     walk_forth_and_back(panel)
@@ -197,7 +208,7 @@ def walk_forth_and_back(panel):
     assert not above, [in_words(stop) for stop in stops]
 
 
-def test_the_main_action_starts_by_keyboard(panel, qtbot, monkeypatch, tmp_path):
+def the_main_action_starts_by_keyboard(panel, qtbot, monkeypatch, tmp_path):
     path = str(tmp_path / "table.csv")
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (path, ""))
     buttons = [b for b in panel.findChildren(QPushButton) if b.isEnabled() and b.isVisible()]
@@ -211,7 +222,7 @@ def test_the_main_action_starts_by_keyboard(panel, qtbot, monkeypatch, tmp_path)
     assert running or panel.message.text() != before
 
 
-def test_no_text_is_cut_off_where_the_panel_is_narrowest(panel, small_letters):
+def no_text_is_cut_off_where_the_panel_is_narrowest(panel, small_letters):
     for size in (9, 16):
         small_letters.font_size = size
         reveal(panel)
@@ -244,9 +255,18 @@ def nothing_is_cut(panel):
         assert row >= table.fontMetrics().height(), in_words(table)
 
 
-def test_letters_follow_the_size_that_is_set_in_napari(panel, small_letters):
+def letters_follow_the_size_that_is_set_in_napari(panel, small_letters):
     reveal(panel)
-    kinds = (QLabel, QPushButton, QCheckBox, QComboBox, QAbstractSpinBox, QAbstractItemView, Chart)
+    kinds = (
+        QLabel,
+        QPushButton,
+        QCheckBox,
+        QComboBox,
+        QAbstractSpinBox,
+        QAbstractItemView,
+        Chart,
+        Message,
+    )
     heights = []
     for size in (9, 18):
         small_letters.font_size = size
@@ -279,7 +299,7 @@ def contrast_drawn(widget, rect=None):
     return float(pairs.max())
 
 
-def test_text_stands_out_from_what_is_behind_it(panel):
+def text_stands_out_from_what_is_behind_it(panel):
     reveal(panel)
     panel.window().resize(1300, 2400)
     for theme in ("light", "dark"):
@@ -289,7 +309,7 @@ def test_text_stands_out_from_what_is_behind_it(panel):
 
 
 def letters_stand_out(panel):
-    for widget in panel.findChildren((QLabel, QCheckBox, QPushButton)):
+    for widget in panel.findChildren((QLabel, Message, QCheckBox, QPushButton)):
         inside = any(isinstance(a, CONTROLS) for a in ancestors(widget, panel))
         if widget.isEnabled() and widget.isVisible() and widget.text() and not inside:
             assert contrast_drawn(widget) >= READABLE, in_words(widget)

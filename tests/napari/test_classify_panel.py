@@ -304,37 +304,38 @@ def test_the_function_does_what_the_button_does(viewer, panel, image, finish):
     np.testing.assert_array_equal(made[-1].metadata["results"].labels, panel.results.labels)
 
 
-@pytest.mark.parametrize(
-    ("add", "cut", "words"),
-    [
-        (lambda v: None, 0, "There is no image to classify"),
-        (lambda v: v.add_image(np.zeros((1, 1)), name="dot"), 0, "'dot' is a single pixel"),
-        (lambda v: v.add_image(np.zeros((99, 99))), 1, "the viewer has no Labels layer"),
-        (lambda v: v.add_image(np.zeros((99, 99))), 2, "the viewer has no Points layer"),
-        (
-            lambda v: (v.add_image(np.zeros((99, 99))), v.add_labels(np.zeros((99, 99), int))),
-            1,
-            "no objects: all of its pixels are 0",
-        ),
-        (
-            lambda v: (v.add_image(np.zeros((99, 99))), v.add_points([[5, 5], [500, 5]])),
-            2,
-            "1 of 2 points lie outside",
-        ),
-        (lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)), 0, "NaN pixels"),
-        (lambda v: v.add_image(np.full((99, 99), 7.0)), 0, "floats from 7 to 7"),
-    ],
-)
-def test_bad_input_gets_a_sentence_and_nothing_is_lost(viewer, panel, finish, add, cut, words):
-    add(viewer)
-    before = [layer.name for layer in viewer.layers]
-    panel.cut.setCurrentIndex(cut)
-    panel.run_button.click()
-    finish(panel)
-    assert words in panel.message.text()
-    assert "Traceback" not in panel.message.text()
-    assert [name for name in before if name not in viewer.layers] == []
-    assert panel.run_button.isEnabled()
+BAD_INPUT = [  # what is added to the viewer, the cut, words of the sentence
+    (lambda v: None, 0, "There is no image to classify"),
+    (lambda v: v.add_image(np.zeros((1, 1)), name="dot"), 0, "'dot' is a single pixel"),
+    (lambda v: v.add_image(np.zeros((99, 99))), 1, "the viewer has no Labels layer"),
+    (lambda v: v.add_image(np.zeros((99, 99))), 2, "the viewer has no Points layer"),
+    (
+        lambda v: (v.add_image(np.zeros((99, 99))), v.add_labels(np.zeros((99, 99), int))),
+        1,
+        "no objects: all of its pixels are 0",
+    ),
+    (
+        lambda v: (v.add_image(np.zeros((99, 99))), v.add_points([[5, 5], [500, 5]])),
+        2,
+        "1 of 2 points lie outside",
+    ),
+    (lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)), 0, "NaN pixels"),
+    (lambda v: v.add_image(np.full((99, 99), 7.0)), 0, "floats from 7 to 7"),
+]
+
+
+def test_bad_input_gets_a_sentence_and_nothing_is_lost(viewer, panel, finish):
+    for add, cut, words in BAD_INPUT:
+        viewer.layers.clear()
+        add(viewer)
+        before = list(viewer.layers)
+        panel.cut.setCurrentIndex(cut)
+        panel.run_button.click()
+        finish(panel)
+        assert words in panel.message.text()
+        assert "Traceback" not in panel.message.text()
+        assert [layer.name for layer in before if layer not in viewer.layers] == []
+        assert panel.run_button.isEnabled()
 
 
 def test_a_volume_is_classified_in_the_plane_in_view_and_says_so(viewer, panel, sheet, finish):

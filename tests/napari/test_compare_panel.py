@@ -164,6 +164,15 @@ def test_the_layer_shows_disagreements_where_the_tiles_are(compare, viewer, two_
     assert not two_runs[0].visible
 
 
+def test_a_new_run_hides_what_was_compared_on_its_image(compare, viewer, image, two_runs, finish):
+    run(compare, *two_runs, finish)
+    other = viewer.add_image(np.zeros((40, 60), np.uint8), name="other")
+    for layer, visible in ((other, True), (image, False)):
+        results = results_on(layer, two_runs[0].metadata["results"].tiles, [0])
+        ResultLayers(viewer, [plane_of_layer(viewer, layer)], results).hide_earlier()
+        assert viewer.layers["before vs after"].visible == visible
+
+
 def test_a_click_on_a_cell_highlights_its_tiles_and_goes_there(
     compare, viewer, two_runs, image, finish
 ):

@@ -521,7 +521,7 @@ def test_a_layer_without_embeddings_whose_image_is_closed_says_so(
 
 
 def test_without_results_the_panel_says_what_to_do(map_panel):
-    assert "Press Classify" in map_panel.message.text()
+    assert "press Classify" in map_panel.message.text()
     assert not map_panel.run_button.isEnabled()
 
 

@@ -35,14 +35,13 @@ MANIFEST = PluginManifest.from_file(Path(napari_mambamic.__file__).parent / "nap
 PYTHON_NAMES = {c.id: str(c.python_name) for c in MANIFEST.contributions.commands}
 PANELS = {w.display_name: PYTHON_NAMES[w.command] for w in MANIFEST.contributions.widgets}
 NARROW = 300  # px
-LARGE = 14  # letters
 
 
 @pytest.fixture
-def large_letters():
+def letters():
     appearance = get_settings().appearance
-    before, appearance.font_size = appearance.font_size, LARGE
-    yield
+    before = appearance.font_size
+    yield appearance
     appearance.font_size = before
 
 
@@ -68,12 +67,7 @@ def unfold(panel):
         QApplication.processEvents()
 
 
-def test_each_panel_fits_in_300_px_with_large_letters(panel, large_letters):
-    unfold(panel)
-    assert panel.minimumSizeHint().width() <= NARROW
-
-
-def test_an_empty_panel_says_what_to_do_next_and_why_its_buttons_are_off(panel, qtbot):
+def test_an_empty_panel_is_narrow_and_says_what_to_do_next(panel, letters, qtbot):
     first_steps = ("Open an image", "Classify an image")
     qtbot.waitUntil(lambda: any(step in panel.message.text() for step in first_steps))
     unfold(panel)
@@ -84,6 +78,11 @@ def test_an_empty_panel_says_what_to_do_next_and_why_its_buttons_are_off(panel, 
     panel.viewer.add_image(np.zeros((64, 64), np.uint8), name="cells")
     qtbot.waitUntil(lambda: "Open an image" not in panel.message.text())
     assert panel.message.text()
+    panel.message.setText(f"Saved /data/{'kidney_section_' * 10}corrected.csv")
+    for size in (9, 14):
+        letters.font_size = size
+        unfold(panel)
+        assert panel.minimumSizeHint().width() <= NARROW, size
 
 
 def test_a_tooltip_follows_what_is_enabled(qtbot):

@@ -81,9 +81,25 @@ def test_cancel_stops_and_shows_nothing(robust, viewer, classes, finish, qtbot):
     qtbot.waitUntil(lambda: robust.progress.value() > 0, timeout=60_000)
     robust.cancel_button.click()
     finish(robust)
-    assert robust.message.text() == "Stopped."
+    assert robust.message.text() == "Stopped: nothing was measured."
     assert robust.report is None
     assert robust.table.isHidden()
+
+
+def test_another_run_takes_away_what_the_last_one_showed(
+    robust, viewer, classes, finish, two_perturbations
+):
+    robust.most.setValue(10)
+    robust.run_button.click()
+    finish(robust)
+    shown = (robust.chart, robust.table)
+    assert not any(widget.isHidden() for widget in shown)
+    robust.run_button.click()
+    assert all(widget.isHidden() for widget in shown)
+    assert not robust.save_button.isEnabled()
+    robust.cancel_button.click()
+    finish(robust)
+    assert all(widget.isHidden() for widget in shown)
 
 
 def test_a_closed_image_gets_a_sentence(robust, viewer, classes):
@@ -137,13 +153,16 @@ def test_the_report_is_saved(
     robust.most.setValue(10)
     robust.run_button.click()
     finish(robust)
+    robust.chart.grab()  # lays it out, as a window that is shown does
     for name in ("r.json", "r.png", "r.html"):
         path = str(tmp_path / name)
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args, p=path: (p, ""))
         robust.save_button.click()
-        assert robust.message.text() == f"Saved {path}"
+        assert robust.message.text() == f"{robust.report.sentence}\n\nSaved {path}"
     assert json.loads((tmp_path / "r.json").read_text())["n"] == 10
-    assert imread(tmp_path / "r.png").std() > 1
+    picture = imread(tmp_path / "r.png")
+    assert picture.std() > 1
+    assert picture.shape[1] == 3 * robust.chart.width()  # for print
     robust.save(str(tmp_path / "none" / "r.png"))
     assert "There is no folder" in robust.message.text()
 

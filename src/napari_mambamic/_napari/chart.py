@@ -99,7 +99,8 @@ class Chart(QWidget):
         numbers, label = self.below(self.width() - left - right)
         bottom = numbers + label + 6
         legend = self._legend_places(4, right)
-        top = line + 8 + max((y for _, y in legend), default=0)
+        # Half a line more, for the number at the top of the axis.
+        top = 1.5 * line + 8 + max((y for _, y in legend), default=0)
         area = QRectF(left, top, self.width() - left - right, self.height() - top - bottom)
         xs = [v for x, _ in self.lines.values() for v in x]
         ys = [v for _, y in self.lines.values() for v in y if np.isfinite(v)]

@@ -1,7 +1,7 @@
-"""Tables, lists, lines of text and charts in the size of letters that is set in napari.
+"""Tables, lists, texts and charts in the size of letters that is set in napari.
 
 napari's style sheet gives that size to labels, buttons and most inputs, and leaves out tables,
-lines of text and what plugins draw.
+texts and what plugins draw.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.chart import Chart
 from napari_mambamic._napari.fitted_table import row_height
+from napari_mambamic._napari.message import Message
 
 
 class SameLetters(QObject):
-    """Gives the font of a label, now and later, to what a panel has in another one."""
+    """Gives the font of a panel's labels, now and later, to what it has in another one."""
 
-    def __init__(self, label: QLabel, panel: QWidget) -> None:
+    def __init__(self, panel: QWidget) -> None:
         super().__init__(panel)
-        self._label, self._panel = label, panel
-        label.installEventFilter(self)
+        self._label, self._panel = panel.findChild(QLabel), panel
+        self._label.installEventFilter(self)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Another size was set in napari."""
@@ -36,7 +37,7 @@ class SameLetters(QObject):
 
     def _take(self) -> None:
         font = self._label.font()
-        for kind in (QAbstractItemView, Chart, QLineEdit):
+        for kind in (QAbstractItemView, Chart, Message, QLineEdit):
             for widget in self._panel.findChildren(kind):
                 if isinstance(widget.parent(), QAbstractSpinBox):
                     continue  # has the letters of its box

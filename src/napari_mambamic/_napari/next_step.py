@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QLabel
+
+from napari_mambamic._napari.message import Message
 
 
 class NextStep:
@@ -15,12 +16,12 @@ class NextStep:
     ----------
     viewer : napari.Viewer
         The sentence is asked for again when its layers come and go.
-    message : QLabel
+    message : Message
     sentence : callable
         Tells what to do as things are.
     """
 
-    def __init__(self, viewer: ViewerModel, message: QLabel, sentence: Callable[[], str]) -> None:
+    def __init__(self, viewer: ViewerModel, message: Message, sentence: Callable[[], str]) -> None:
         self._message, self._sentence = message, sentence
         self._said = ""
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):

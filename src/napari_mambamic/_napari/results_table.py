@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QFormLayout,
     QHeaderView,
-    QLabel,
     QPushButton,
     QTableView,
     QVBoxLayout,
@@ -29,6 +28,7 @@ from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, region
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
+from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.reason_tip import ReasonTip
 from napari_mambamic._napari.result_box import followed_layer, no_results
@@ -166,9 +166,7 @@ class ResultsTable(QWidget):
         self.sorted.setSortCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.table = QTableView()
         self._build_table()
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message = Message("Message")
         self.save_button = QPushButton("Save table...")
         ReasonTip(
             self.save_button,
@@ -186,7 +184,7 @@ class ResultsTable(QWidget):
         layout.addWidget(self.table, 1)
         layout.addWidget(self.save_button)
         layout.addStretch(0)
-        SameLetters(self.message, self)
+        SameLetters(self)
         StandsAsTab(self)
 
         layers = napari_viewer.layers

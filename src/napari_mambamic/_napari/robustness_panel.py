@@ -9,6 +9,7 @@ import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import (
     QFormLayout,
     QHeaderView,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _ENOUGH = 200  # tiles
 _STRENGTHS = 5
+_FINER = 3  # px of a saved chart, for each on the screen
 _KINDS = {"Page with charts": [".html"], "Figures": [".json"], "Picture of the chart": [".png"]}
 
 
@@ -95,7 +97,10 @@ class RobustnessPanel(RunPanel):
     def _what_next(self) -> str:
         if self.layer.layer is None:
             return no_results(self._viewer)
-        return "Press Measure to see how many labels stay when the picture changes a little."
+        return (
+            "Press Measure to see how many labels stay when the picture is turned, moved, blurred, "
+            "noisy, or lit otherwise."
+        )
 
     def _build_table(self) -> None:
         self.table = FittedTable(
@@ -117,8 +122,14 @@ class RobustnessPanel(RunPanel):
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
-        self.report = None
+        self._clear()  # it may be of another layer
         self._run(_iter_report, classified, self.most.value())
+
+    def _clear(self) -> None:
+        self.report = None
+        for widget in (self.chart, self.table):
+            widget.hide()
+        self.save_button.setEnabled(False)
 
     def save(self, path: str) -> None:
         """Write the report; the ending says in which format."""
@@ -134,7 +145,7 @@ class RobustnessPanel(RunPanel):
         except MambamicError as error:
             self._say(str(error), is_error=True)
         else:
-            self._say(f"Saved {path}")
+            self._say(f"{self._in_words(self.report)}\n\nSaved {path}")
 
     def _choose_path(self) -> None:
         path = path_to_save(self, "Save robustness", "robustness.html", _KINDS)
@@ -153,8 +164,11 @@ class RobustnessPanel(RunPanel):
             self._say(result, is_error=True)
             return
         self.report = result
-        self._say(" ".join([result.sentence, *result.notes]))
+        self._say(self._in_words(result))
         self._show_report(result)
+
+    def _in_words(self, report: RobustnessReport) -> str:
+        return " ".join([report.sentence, *report.notes])
 
     def _show_report(self, report: RobustnessReport) -> None:
         by_perturbation = report.by_perturbation
@@ -184,7 +198,7 @@ class RobustnessPanel(RunPanel):
 
     def _show_end(self) -> None:
         if self._stopped:
-            self._say("Stopped.")
+            self._say("Stopped: nothing was measured.")
 
 
 def _iter_report(classified: Classified, most: int) -> Generator[Progress, None, RobustnessReport]:
@@ -199,7 +213,10 @@ def _iter_report(classified: Classified, most: int) -> Generator[Progress, None,
 
 
 def _write_picture(chart: Chart, path: str) -> None:
-    """Save the chart as it is shown, never half-written."""
+    """Save the chart as it is shown, fine enough for print, never half-written."""
+    picture = QPixmap(_FINER * chart.size())
+    picture.setDevicePixelRatio(_FINER)
+    chart.render(picture)
     with written_atomically(path) as temporary:
-        if not chart.grab().save(str(temporary), "PNG"):
+        if not picture.save(str(temporary), "PNG"):
             raise OSError(f"{temporary} could not be written")

@@ -11,7 +11,6 @@ from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QLayout,
     QProgressBar,
     QPushButton,
@@ -22,6 +21,7 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.fluid import fluid_window
 from napari_mambamic._napari.letters import SameLetters
+from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.open_panel import StandsAsTab
 from napari_mambamic._napari.workers import create_worker
 from napari_mambamic.errors import MambamicError
@@ -52,10 +52,7 @@ class RunPanel(QScrollArea):
         self._actions.addWidget(self.cancel_button, 1)
         self.progress = QProgressBar()
         self.progress.hide()
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setAccessibleName("Message")
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message = Message("Message")
         self.setWidgetResizable(True)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._tab = StandsAsTab(self)
@@ -90,7 +87,7 @@ class RunPanel(QScrollArea):
         for form in inside.findChildren(QFormLayout):  # large letters: the field below its name
             form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         self.setWidget(inside)
-        SameLetters(self.message, inside)
+        SameLetters(inside)
 
     def minimumSizeHint(self) -> QSize:
         """As wide as what is inside wants, for it does not scroll sideways."""

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QFormLayout,
-    QLabel,
     QLineEdit,
     QListWidget,
     QPushButton,
@@ -27,6 +26,7 @@ from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.folding_row import FoldingRow
 from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
+from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles, annotated_tiles
 from napari_mambamic.errors import MambamicError, SamplesError
 from napari_mambamic.tiling import ObjectTiles, tiles_of_objects
@@ -110,8 +110,7 @@ class SampleSources(QWidget):
         self.sources.setMaximumHeight(74)
         self.sources.setWordWrap(True)
         self.sources.setToolTip("What Train learns from")
-        self.message = QLabel()
-        self.message.setWordWrap(True)
+        self.message = Message("Message on the samples")
         self.message.hide()
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)

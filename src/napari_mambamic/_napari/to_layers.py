@@ -277,13 +277,16 @@ class ResultLayers:
     def hide_earlier(self) -> None:
         """Hide what earlier runs say of the same planes: two colours on each other are a third.
 
-        Other objects of the same image stay; this run says nothing of them.
+        Other objects of the same image stay; this run says nothing of them.  A comparison speaks
+        of earlier runs, so it goes.
         """
         planes = [list(plane.index) for plane in self._planes]
         for layer in self._viewer.layers:
             several = results_of(layer)
             if layer in self.layers or layer.metadata.get("image") != self._metadata["image"]:
                 continue
+            if "comparison" in layer.metadata:
+                layer.visible = False
             objects = {layer.metadata.get("objects"), self._metadata["objects"]}
             if len(objects - {None}) < 2 and several:
                 where = [each.provenance.get("layer", {}).get("plane") for each in several]

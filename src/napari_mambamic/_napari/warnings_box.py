@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from napari_mambamic._napari.message import Message
 
 
 class WarningsBox(QWidget):
@@ -14,7 +15,7 @@ class WarningsBox(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.setAccessibleName("Warnings")
-        self._first, self._others = _sentences("Warning"), _sentences("More warnings")
+        self._first, self._others = Message("Warning"), Message("More warnings")
         self._n_others = 0
         self.more_button = QPushButton()
         self.more_button.setCheckable(True)
@@ -46,11 +47,3 @@ class WarningsBox(QWidget):
         s = "" if self._n_others == 1 else "s"
         more = f"{self._n_others} more warning{s}..."
         self.more_button.setText("Fewer warnings" if unfolded else more)
-
-
-def _sentences(name: str) -> QLabel:
-    label = QLabel()
-    label.setAccessibleName(name)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label

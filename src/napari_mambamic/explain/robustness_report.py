@@ -136,20 +136,16 @@ class RobustnessReport:
                 f"{unit}</figcaption></figure>"
             )
         head = ["perturbation", "strength", "labels that stay", "95 % interval"]
-        parts.append(
-            table(
-                [*head, "drop of the probability", "accuracy"],
-                [
-                    [
-                        row.perturbation,
-                        row.in_words,
-                        f"{row.stability:.1%}",
-                        "{:.1%} to {:.1%}".format(*row.stability_interval),
-                        f"{row.probability_drop:.3f}",
-                        "n/a" if row.accuracy is None else f"{row.accuracy:.1%}",
-                    ]
-                    for row in self.rows
-                ],
-            )
-        )
-        return "".join(parts)
+        head += ["drop of the probability", *(["accuracy"] if self.accuracy is not None else [])]
+        figures = [
+            [
+                row.perturbation,
+                row.in_words,
+                f"{row.stability:.1%}",
+                "{:.1%} to {:.1%}".format(*row.stability_interval),
+                f"{row.probability_drop:.3f}",
+                *([f"{row.accuracy:.1%}"] if row.accuracy is not None else []),
+            ]
+            for row in self.rows
+        ]
+        return "".join([*parts, table(head, figures)])
