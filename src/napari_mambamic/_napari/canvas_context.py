@@ -38,7 +38,9 @@ class _CanvasContext(QObject):
 
     def __init__(self, canvas: QOpenGLWidget, layers: LayerList) -> None:
         super().__init__(canvas)
-        layers.events.removing.connect(self._make_current)
+        # Several at once are a batch, which ends with deleting what is left from earlier, too.
+        for event in (layers.events.removing, layers.events.begin_batch):
+            event.connect(self._make_current)
 
     def _make_current(self, event: object = None) -> None:
         canvas = self.parent()
