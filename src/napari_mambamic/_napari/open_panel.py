@@ -9,6 +9,7 @@ from npe2 import PluginManager
 from qtpy.QtCore import QEvent, QObject, QTimer, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+from napari_mambamic._napari.canvas_context import delete_in_canvas_context
 from napari_mambamic._napari.focus_ring import FocusRing
 
 _PLUGIN = "napari-mambamic"
@@ -107,6 +108,7 @@ class StandsAsTab(QObject):
         window = dock.parent() if dock is not None else None
         if not isinstance(window, QMainWindow):
             return
+        delete_in_canvas_context(self._panel, window)
         area = window.dockWidgetArea(dock)
         others = [
             other
