@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_mambamic.errors import ExportError
@@ -34,6 +34,7 @@ def test_without_overlap_blending_gives_the_direct_result_bit_for_bit(plane, siz
     assert blended(grid, probabilities, how).tobytes() == probabilities.tobytes()
 
 
+@settings(max_examples=40)  # each compares every tile with every other
 @given(plane=st.tuples(side, side), size=st.integers(2, 25), data=st.data())
 def test_the_mean_is_over_all_tiles_that_cover_the_centre_of_the_label_pixel(plane, size, data):
     grid = plan_tiles(plane, tile_size=size, overlap=data.draw(st.integers(1, size - 1)))
