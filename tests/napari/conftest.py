@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from napari.settings import get_settings
+from qtpy.QtWidgets import QMessageBox
 
 from napari_mambamic._napari.classify_panel import ClassifyPanel
 
@@ -42,3 +44,29 @@ def finish(qtbot):
         qtbot.waitUntil(lambda: not panel.is_running, timeout=timeout)
 
     return wait
+
+
+@pytest.fixture
+def answer(monkeypatch):
+    """Answer questions of the window with a button; the list holds what was asked."""
+
+    def with_(button):
+        asked = []
+
+        def question(parent, title, text, buttons):
+            asked.append(text)
+            return button
+
+        monkeypatch.setattr(QMessageBox, "question", question)
+        return asked
+
+    return with_
+
+
+@pytest.fixture
+def letters():
+    """napari's settings of letters, which are as before at the end."""
+    appearance = get_settings().appearance
+    before = appearance.font_size
+    yield appearance
+    appearance.font_size = before

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from napari.settings import get_settings
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage
@@ -55,14 +54,6 @@ READABLE = 4.5  # WCAG 2.2, 1.4.3
 @pytest.fixture(scope="module")
 def results(classifier, sheet):
     return classify_image(sheet, classifier)
-
-
-@pytest.fixture
-def small_letters():
-    appearance = get_settings().appearance
-    before = appearance.font_size
-    yield appearance
-    appearance.font_size = before
 
 
 @pytest.fixture(params=WIDGETS)
@@ -158,12 +149,12 @@ def walk(panel, first, *, back=False):
     raise AssertionError("Tab never leaves the panel")
 
 
-def test_everyone_can_use_a_panel(panel, small_letters, qtbot, monkeypatch, tmp_path):
+def test_everyone_can_use_a_panel(panel, letters, qtbot, monkeypatch, tmp_path):
     # In one window: to open one takes longer than each of these.
     tab_reaches_every_enabled_control_in_the_order_of_reading(panel)
     every_control_has_a_name_and_every_input_a_tooltip(panel)
-    no_text_is_cut_off_where_the_panel_is_narrowest(panel, small_letters)
-    letters_follow_the_size_that_is_set_in_napari(panel, small_letters)
+    no_text_is_cut_off_where_the_panel_is_narrowest(panel, letters)
+    letters_follow_the_size_that_is_set_in_napari(panel, letters)
     text_stands_out_from_what_is_behind_it(panel)
     the_main_action_starts_by_keyboard(panel, qtbot, monkeypatch, tmp_path)
 
@@ -222,9 +213,9 @@ def the_main_action_starts_by_keyboard(panel, qtbot, monkeypatch, tmp_path):
     assert running or panel.message.text() != before
 
 
-def no_text_is_cut_off_where_the_panel_is_narrowest(panel, small_letters):
+def no_text_is_cut_off_where_the_panel_is_narrowest(panel, letters):
     for size in (9, 16):
-        small_letters.font_size = size
+        letters.font_size = size
         reveal(panel)
         nothing_is_cut(panel)
 
@@ -255,7 +246,7 @@ def nothing_is_cut(panel):
         assert row >= table.fontMetrics().height(), in_words(table)
 
 
-def letters_follow_the_size_that_is_set_in_napari(panel, small_letters):
+def letters_follow_the_size_that_is_set_in_napari(panel, letters):
     reveal(panel)
     kinds = (
         QLabel,
@@ -269,7 +260,7 @@ def letters_follow_the_size_that_is_set_in_napari(panel, small_letters):
     )
     heights = []
     for size in (9, 18):
-        small_letters.font_size = size
+        letters.font_size = size
         QApplication.processEvents()
         heights.append([w.fontMetrics().height() for w in panel.findChildren(kinds)])
     for widget, small, large in zip(panel.findChildren(kinds), *heights, strict=True):

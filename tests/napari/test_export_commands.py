@@ -309,23 +309,6 @@ def test_files_have_the_colours_of_the_window(viewer, press, tmp_path):
     np.testing.assert_allclose(shown_there, expected, atol=1)
 
 
-@pytest.fixture
-def answer(monkeypatch):
-    """Answer what is asked before files are replaced; the list holds what was asked."""
-
-    def with_(button):
-        asked = []
-
-        def question(parent, title, text, buttons):
-            asked.append(text)
-            return button
-
-        monkeypatch.setattr(QMessageBox, "question", question)
-        return asked
-
-    return with_
-
-
 def test_what_gets_its_ending_from_us_is_not_replaced_without_a_question(
     classes, press, answer, monkeypatch, tmp_path, viewer
 ):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from napari.settings import get_settings
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -35,14 +34,6 @@ MANIFEST = PluginManifest.from_file(Path(napari_mambamic.__file__).parent / "nap
 PYTHON_NAMES = {c.id: str(c.python_name) for c in MANIFEST.contributions.commands}
 PANELS = {w.display_name: PYTHON_NAMES[w.command] for w in MANIFEST.contributions.widgets}
 NARROW = 300  # px
-
-
-@pytest.fixture
-def letters():
-    appearance = get_settings().appearance
-    before = appearance.font_size
-    yield appearance
-    appearance.font_size = before
 
 
 @pytest.fixture(params=PANELS)

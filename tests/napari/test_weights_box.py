@@ -26,23 +26,6 @@ def mine(tmp_path, monkeypatch):
     return tmp_path / "own"
 
 
-@pytest.fixture
-def answer(monkeypatch):
-    """Answer the question before weights are removed; the list holds what was asked."""
-
-    def with_(button):
-        asked = []
-
-        def question(parent, title, text, buttons):
-            asked.append(text)
-            return button
-
-        monkeypatch.setattr(QMessageBox, "question", question)
-        return asked
-
-    return with_
-
-
 def test_the_list_removes_own_weights_after_a_question(panel, answer, mine):
     box = panel.weights
     assert box.names.contextMenuPolicy() == Qt.ContextMenuPolicy.ActionsContextMenu
