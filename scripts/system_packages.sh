@@ -19,5 +19,6 @@ install_system_packages() {
 make_environment() {
   # .venv with this package, the named extras and the tested versions of everything.
   [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-  .venv/bin/python -m pip install -q -c constraints.txt -e ".[$1]"
+  # Python compiles what is imported when it is: a small part of what is installed.
+  .venv/bin/python -m pip install -q --no-compile -c constraints.txt -e ".[$1]"
 }

@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 SCRIPT = """
 import sys
+from dataclasses import replace
 import numpy as np
 from napari_mambamic import TrainConfig, fine_tune, samples_from_arrays
+from napari_mambamic.errors import TrainingError
 
 rng = np.random.default_rng(0)
 labels = np.arange(48) % 2
@@ -31,6 +33,10 @@ import os
 number = os.environ.get("RANK", "0")
 checkpoint.save(f"{sys.argv[1]}/from-{number}.safetensors")
 say("epochs told by process", number, len(said), checkpoint.report["validation"]["n"])
+try:
+    fine_tune(samples, start=None, config=replace(config, batch_size=1))
+except TrainingError as error:
+    say(error)
 """
 
 
@@ -59,7 +65,7 @@ def in_two_processes(script, *arguments):
     return done.stdout
 
 
-def test_two_processes_end_with_the_same_weights(tmp_path):
+def test_two_processes_end_with_the_same_weights_and_take_no_batch_they_cannot_share(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     said = in_two_processes(script, tmp_path)
@@ -69,6 +75,7 @@ def test_two_processes_end_with_the_same_weights(tmp_path):
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name], rtol=0, atol=0)
     assert (tmp_path / "state" / "last.checkpoint").exists()
+    assert said.count("2 processes share batches of 1 samples.") == 2
 
 
 def test_gradients_and_statistics_are_means_over_the_processes(tmp_path):
@@ -103,16 +110,3 @@ say(
     both = "2 [[0.5, 0.5]] 5.0 [0.0, 1.0, 1.0] 0.5"
     assert f"process 0 {both} [0, 1, 2] {alike}" in said
     assert f"process 1 {both} [3, 4] {alike}" in said
-
-
-def test_more_processes_than_samples_of_a_batch_get_a_sentence(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(
-        SCRIPT.replace("batch_size=8", "batch_size=1")
-        .replace("checkpoint = fine", "try:\n    fine")
-        .split("import os")[0]
-        .split("checkpoint.save")[0]
-        + "except Exception as error:\n    say(type(error).__name__, error)\n"
-    )
-    said = in_two_processes(script, tmp_path)
-    assert said.count("TrainingError 2 processes share batches of 1 samples.") == 2
