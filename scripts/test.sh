@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/system_packages.sh
 install_system_packages
+unset PYTHONDONTWRITEBYTECODE # what is imported is compiled once, not by each process
 make_environment all,test,dev,docs
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -528,6 +529,9 @@ def _robustness(options: argparse.Namespace) -> None:
         drawn = [tiles[int(i)] for i in sampled(len(tiles), options.most, seed=options.seed)]
         steps = iter_robustness_of_tiles(image, drawn, classifier, seed=options.seed)
     report = _drained(steps)
+    if "image" not in report.provenance:
+        source = {"samples": str(options.source)}
+        report = replace(report, provenance=report.provenance | source)
     page = report.to_html(options.out.with_suffix(".html"))
     figures = report.to_json(options.out.with_suffix(".json"))
     print(f"{'labels that stay, at':20}" + "".join(f"{n:7}" for n in range(1, 6)) + " of 5")

@@ -24,16 +24,7 @@ def provenance_of(
             "python": platform.python_version(),
             **{name: version(name) for name in ("napari-mambamic", "torch", "numpy")},
         },
-        "image": {
-            "name": image.name,
-            "plane_shape": list(image.plane_shape),
-            "n_channels": image.n_channels,
-            "dtype": str(image.dtype),
-            "pixel_size_um": image.pixel_size_um and list(image.pixel_size_um),
-            "path": image.path or None,
-            "opened_with": dict(image.opened_with),
-            "stack": {axis: list(place) for axis, place in image.stack.items()},
-        },
+        "image": about_image(image),
         "weights": {
             "name": manifest.name,
             "network": manifest.network,
@@ -46,4 +37,18 @@ def provenance_of(
         "device": classifier.device.reason,
         "precision": classifier.precision,
         "settings": settings,
+    }
+
+
+def about_image(image: ImagePyramid) -> dict[str, Any]:
+    """What tells an image from others, ready for JSON."""
+    return {
+        "name": image.name,
+        "plane_shape": list(image.plane_shape),
+        "n_channels": image.n_channels,
+        "dtype": str(image.dtype),
+        "pixel_size_um": image.pixel_size_um and list(image.pixel_size_um),
+        "path": image.path or None,
+        "opened_with": dict(image.opened_with),
+        "stack": {axis: list(place) for axis, place in image.stack.items()},
     }

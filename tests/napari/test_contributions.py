@@ -15,7 +15,7 @@ def manifest():
 
 
 def test_every_command_can_be_imported(manifest):
-    assert len(manifest.contributions.commands) == 18
+    assert len(manifest.contributions.commands) == 19
     manifest.validate_imports()
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from napari.layers import Labels, Points
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager
 from PIL import Image as Picture
-from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
+from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QMessageBox
 
 from napari_mambamic import classify_layer, read_results
 from napari_mambamic._napari.from_layer import plane_of_layer
@@ -344,3 +345,36 @@ def test_a_folder_that_the_dialog_would_enter_is_not_suggested(classes, press, t
     press("Export classes as OME-Zarr", tmp_path / "cells classes.ome.zarr")
     ((suggested, _),), _ = press("Export classes as OME-Zarr", tmp_path / "b.zarr")
     assert suggested == str(tmp_path / "cells classes 2.ome.zarr")
+
+
+def test_the_weights_of_a_layer_leave_as_a_model_for_qupath(
+    viewer, press, sheet, tmp_path, monkeypatch
+):
+    asked = []
+
+    def answer(parent, title, text, value, *limits):
+        asked.append((text, value))
+        return 0.2, answers.pop()
+
+    answers = [True, False]
+    monkeypatch.setattr(QInputDialog, "getDouble", answer)
+    title, folder = "Export model for QuPath", tmp_path / "cells"
+    _, said = press(title, folder)
+    assert said.startswith("No layer of classes is selected.")
+    image = viewer.add_image(sheet[:96, :192], rgb=True, scale=(0.5, 0.5))
+    image.units = ("um", "um")
+    (classes,) = classify_layer(viewer, image, tile_size=48)
+    viewer.layers.selection.active = classes
+    action_of(viewer, title).trigger()  # the question is declined
+    assert not folder.exists()
+    ((suggested, _),), said = press(title, folder)
+    assert Path(suggested).name == "blood-cells-t"
+    assert "in tiles of 96 px" in asked[0][0]
+    assert asked[0][1] == 0.25  # half as many px
+    assert said.startswith(f"Saved the model {folder}. Put that folder into")
+    assert json.loads((folder / "config.json").read_text())["spacing_um_px"] == 0.2
+    model = torch.jit.load(folder / "torchscript_model.pt")
+    assert model(torch.zeros(1, 3, 64, 64)).shape == (1, 8)
+    classes.metadata["results"].provenance["weights"]["sha256"] = "another"
+    _, said = press(title, folder)
+    assert "which have changed since. Classify the image again." in said

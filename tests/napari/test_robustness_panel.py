@@ -160,6 +160,7 @@ def test_the_report_is_saved(
         robust.save_button.click()
         assert robust.message.text() == f"{robust.report.sentence}\n\nSaved {path}"
     assert json.loads((tmp_path / "r.json").read_text())["n"] == 10
+    assert "<p>Image: cells</p>" in (tmp_path / "r.html").read_text(encoding="utf-8")
     picture = imread(tmp_path / "r.png")
     assert picture.std() > 1
     assert picture.shape[1] == 3 * robust.chart.width()  # for print

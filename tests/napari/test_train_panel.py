@@ -204,8 +204,10 @@ def test_objects_can_be_clicked(viewer, panel, finish):
     assert len(tool.tiles) == 12
     assert tool.tile_at((48, 500)) == 5
     assert tool.tile_at((48, 700)) is None  # no object there
+    assert panel.message.text().startswith("Label some tiles or cells of each class")
     for index in range(12):
         tool.label(index, "basophil" if index < 6 else "eosinophil")
+    assert panel.message.text() == "Label more, or press Add samples."
     panel.sources.add_button.click()
     panel.run_button.click()
     finish(panel)

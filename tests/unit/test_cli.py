@@ -214,7 +214,9 @@ def test_robustness_of_class_folders_tells_accuracy_and_writes_page_and_figures(
     assert re.search(r"^labels that stay, at +1 +2 +3 +4 +5 of 5\nrotation +\d", said, re.M)
     figures = json.loads((tmp_path / "robust.json").read_text())
     assert (figures["n"], figures["n_known"], len(figures["rows"])) == (3, 2, 35)
-    assert out.read_text(encoding="utf-8").count("<svg") == 7
+    page = out.read_text(encoding="utf-8")
+    assert page.count("<svg") == 7
+    assert f"<p>Samples: {tmp_path / 'cells'}</p>" in page
 
 
 def test_robustness_of_an_image_cuts_tiles_and_draws_some(sheet, tmp_path, capsys):
@@ -223,6 +225,8 @@ def test_robustness_of_an_image_cuts_tiles_and_draws_some(sheet, tmp_path, capsy
     assert main(arguments) == 0
     figures = json.loads((tmp_path / "r.json").read_text())
     assert (figures["n"], figures["accuracy"]) == (2, None)
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"<p>Image: {tmp_path / 'cells.png'}</p>" in page
     assert main([*arguments, "--most", "0"]) == 1
     assert "Choose at least 1" in capsys.readouterr().err
 

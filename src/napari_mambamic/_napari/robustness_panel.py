@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -209,7 +210,9 @@ def _iter_report(classified: Classified, most: int) -> Generator[Progress, None,
     results = classified.results
     done: NDArray[Any] = np.flatnonzero(results.is_done)
     tiles = [results.tiles[i] for i in done[sampled(len(done), most)].tolist()]
-    return (yield from iter_robustness_of_tiles(classified.plane.image, tiles, classifier))
+    report = yield from iter_robustness_of_tiles(classified.plane.image, tiles, classifier)
+    plane = list(classified.plane.index)
+    return replace(report, provenance=report.provenance | {"plane": plane})
 
 
 def _write_picture(chart: Chart, path: str) -> None:

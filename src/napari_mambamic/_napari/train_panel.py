@@ -98,7 +98,12 @@ class TrainPanel(RunPanel):
             return "Press Train, or add more samples first."
         if self.sources.image.layer is None:
             return "Open an image to label, or choose a folder or a file under 'Samples from'."
-        return "Name the classes, label some tiles or cells of each, and press Add samples."
+        if self.sources.annotator is None:
+            return "Name the classes, label some tiles or cells of each, and press Add samples."
+        labelled = [n for n in self.sources.annotator.annotations.counts.values() if n]
+        if len(labelled) < 2:
+            return "Label some tiles or cells of each class, then press Add samples."
+        return "Label more, or press Add samples."
 
     def _build_settings(self) -> None:
         self.start_from = ElidingBox()

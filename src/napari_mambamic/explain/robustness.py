@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from napari_mambamic.patches import (
     to_unit_range,
 )
 from napari_mambamic.progress import Progress, drained
+from napari_mambamic.provenance import about_image
 from napari_mambamic.tiling import Tile, places_of
 
 if TYPE_CHECKING:
@@ -137,7 +139,8 @@ def iter_robustness_of_tiles(
 
     sizes = places_of(tiles)[:, 2]
     run = _Run(read, sizes, image.n_channels, classifier, labels=labels, seed=seed)
-    return (yield from run.steps())
+    report = yield from run.steps()
+    return replace(report, provenance=report.provenance | {"image": about_image(image)})
 
 
 def sampled(n: int, most: int = ENOUGH, *, seed: int = 0) -> NDArray[np.intp]:

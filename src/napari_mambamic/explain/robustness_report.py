@@ -62,7 +62,8 @@ class RobustnessReport:
     notes : tuple of str
         What was left out, in sentences.
     provenance : dict
-        Weights, device and seed.
+        Weights, device and seed; where they are known the image, and the plane of a layer, or
+        where the samples are.
     """
 
     rows: tuple[Robustness, ...]
@@ -77,6 +78,20 @@ class RobustnessReport:
         """The rows of each perturbation."""
         names = dict.fromkeys(row.perturbation for row in self.rows)
         return {name: tuple(r for r in self.rows if r.perturbation == name) for name in names}
+
+    @property
+    def source(self) -> str:
+        """What was measured on, for people; "" where it is not known."""
+        if samples := self.provenance.get("samples"):
+            return f"Samples: {samples}"
+        if not (image := self.provenance.get("image")):
+            return ""
+        places = [f"{axis} = {at} of {of}" for axis, (at, of) in image["stack"].items()]
+        if plane := self.provenance.get("plane"):
+            places = [f"plane {', '.join(map(str, plane))}"]
+        path = image["path"] or ""
+        name = [] if path.endswith(image["name"]) else [image["name"]]
+        return f"Image: {', '.join([*name, *places, *filter(None, [path])])}"
 
     @property
     def sentence(self) -> str:
@@ -122,7 +137,8 @@ class RobustnessReport:
             "" if self.accuracy is None else f" As they are, {self.accuracy:.1%} are told right."
         )
         notes = " ".join(self.notes)
-        parts = [f"<p>{self.sentence}{known} {notes}</p>"]
+        source = f"<p>{escape(self.source)}</p>" if self.source else ""
+        parts = [f"{source}<p>{self.sentence}{known} {notes}</p>"]
         for name, rows in self.by_perturbation.items():
             lines = {"labels that stay": [1.0, *(row.stability for row in rows)]}
             if self.accuracy is not None:
