@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -18,19 +16,6 @@ from napari_mambamic.classifier import load_classifier
 
 settings.register_profile("no-deadline", deadline=None)  # a busy machine is not a defect
 settings.load_profile("no-deadline")
-
-
-_searched = 0
-
-
-@pytest.fixture(autouse=True)
-def _modules_are_not_searched_for_garbage():
-    """Or napari takes a third of a second each time that layers go."""
-    global _searched
-    if len(sys.modules) > _searched or not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
-        _searched = len(sys.modules)
 
 
 @pytest.fixture(scope="session")

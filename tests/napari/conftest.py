@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from napari.settings import get_settings
 from qtpy.QtWidgets import QMessageBox
 
 from napari_mambamic._napari.classify_panel import ClassifyPanel
+from napari_mambamic._napari.fluid import fluid_window
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _modules_are_not_searched_for_garbage():
+    """Or napari takes a third of a second each time that layers go."""
+    gc.collect()
+    with fluid_window():
+        yield
 
 
 @pytest.fixture
