@@ -30,6 +30,7 @@ from napari_mambamic import (
     classify_objects,
     load_classifier,
 )
+from napari_mambamic._napari import fluid
 from napari_mambamic._napari.classified import results_in_view
 from napari_mambamic._napari.classify_layer import iter_request, request_of
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
@@ -38,6 +39,7 @@ from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.colours import class_colours
 from napari_mambamic.patches import prepare_patches
 from napari_mambamic.progress import drained
+from napari_mambamic.shared_setting import SharedSetting
 from napari_mambamic.weights.checkpoint import save_weights
 from napari_mambamic.weights.store import fetch_weights
 
@@ -424,7 +426,19 @@ def test_the_window_stays_responsive(viewer, panel, sheet, qtbot, finish):
     assert handled > 100
 
 
-def test_a_run_keeps_what_is_there_out_of_garbage_collections(viewer, panel, sheet, qtbot, finish):
+@pytest.fixture
+def nothing_is_frozen(monkeypatch):
+    """As for a user; other tests keep modules out of garbage collections all the time."""
+    gc.unfreeze()
+    monkeypatch.setattr(fluid, "_setting", SharedSetting(gc.freeze, gc.unfreeze))
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+def test_a_run_keeps_what_is_there_out_of_garbage_collections(
+    nothing_is_frozen, viewer, panel, sheet, qtbot, finish
+):
     """A full one stops the window for half a second."""
     viewer.add_image(np.tile(sheet, (2, 1, 1)), name="many", rgb=True)
     panel.batch_size.setValue(2)
