@@ -63,8 +63,8 @@ def _ask_pixel_size(
     answer, given = QInputDialog.getDouble(
         window,
         "Pixel size of the training images",
-        f"QuPath cuts tiles by their size in micrometres. Micrometres per px at which an object\n"
-        f"is as many px wide as it was in training, in tiles of {patch.tile_size} px:",
+        f"QuPath cuts tiles by their size in micrometres. How many micrometres is a px of the\n"
+        f"images that the weights were trained on, in tiles of {patch.tile_size} px?",
         guess,
         _LEAST_UM,
         _MOST_UM,
