@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,11 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     if options.data:
-        held_out = held_out_by_bundled if options.weights is None else held_out_by(options.weights)
-        report = measured(held_out(options.data), options.weights, options.cells)
+        if options.weights is None:
+            cells = held_out_by_bundled(options.data)
+        else:
+            cells = held_out_by(options.weights, options.data)
+        report = measured(cells, options.weights, options.cells)
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     if options.picture:
         draw(json.loads(options.json.read_text()), options.picture)
@@ -65,16 +67,12 @@ def held_out_by_bundled(data: Path) -> Cells:
     return images[unseen], labels[unseen]
 
 
-def held_out_by(weights: Path) -> Callable[[Path], Cells]:
+def held_out_by(weights: Path, data: Path) -> Cells:
     """The cells that other weights were scored on."""
     report = json.loads(weights.with_suffix(".report.json").read_text())
-
-    def read(data: Path) -> Cells:
-        samples = without_copies(SETS["pbc"](data.parent))
-        held_out = np.array(report["validation_indices"])
-        return samples.pixels[held_out], samples.labels[held_out]
-
-    return read
+    samples = without_copies(SETS["pbc"](data.parent))
+    held_out = np.array(report["validation_indices"])
+    return samples.pixels[held_out], samples.labels[held_out]
 
 
 def measured(cells: Cells, weights: Path | None, n_cells: int) -> dict[str, object]:

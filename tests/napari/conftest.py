@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 
 import pytest
 from napari.settings import get_settings
@@ -72,6 +74,20 @@ def answer(monkeypatch):
         return asked
 
     return with_
+
+
+@pytest.fixture
+def survives():
+    """Run a script in a process of its own, which says 'survived' and ends without complaint."""
+
+    def run(script):
+        command = [sys.executable, "-W", "ignore", "-c", script]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+        assert "survived" in ended.stdout
+        assert "Traceback" not in ended.stderr
+
+    return run
 
 
 @pytest.fixture

