@@ -29,6 +29,9 @@ from skimage.io import imread
 from torch.nn import functional
 
 from napari_mambamic.networks import build_network
+from napari_mambamic.training.augment import defocus
+from napari_mambamic.weights.checkpoint import load_network
+from napari_mambamic.weights.store import locate_weights
 
 SPLIT_SEED = 20261121
 VALIDATION_SHARE = 0.15
@@ -114,7 +117,13 @@ def augment(images: torch.Tensor, size: int) -> torch.Tensor:
     mean = patches.mean(dim=(2, 3), keepdim=True)
     patches = (patches - mean) * around_one(0.15) + mean
     patches = patches.clamp(1e-3, 1) ** around_one(0.15, 3) * around_one(0.12) * around_one(0.05, 3)
-    return normalise(patches.clamp(0, 1))
+    return normalise(defocus(patches.clamp(0, 1)))
+
+
+def without_copies(images: np.ndarray, training: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The training cells of which no copy is held back (some images are in the set twice)."""
+    seen = {images[i].tobytes() for i in held}
+    return np.array([i for i in training if images[i].tobytes() not in seen])
 
 
 def parameter_groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -151,6 +160,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--network", default="mambamic-t")
+    parser.add_argument("--start", help="weights to go on from: a name, or a file")
     parser.add_argument(
         "--sizes",
         default="48:2,40-64:14,64:16",
@@ -160,12 +170,14 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(args.threads)
 
     images, labels, classes, _ = load_cells(args.data)
     training, validation = split(labels)
+    training = without_copies(images, training, validation)
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     plan = patch_sizes(args.sizes)
     steps_per_epoch = len(training) // args.batch
@@ -173,6 +185,8 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     network = build_network(args.network, n_classes=len(classes))
+    if args.start:
+        network.load_state_dict(load_network(locate_weights(args.start))[0].state_dict())
     average = build_network(args.network, n_classes=len(classes))
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(parameter_groups(network, 0.05), lr=args.rate)
@@ -238,7 +252,7 @@ def main() -> None:
             seconds, begin, saved = seconds + now - begin, now, now
             save()
         if ends:
-            logits = predict(average, images[validation], 64)
+            logits = predict(average, images[validation], plan[-1][-1])
             right = (logits.argmax(1) == labels[validation]).float()
             recalls = [right[labels[validation] == c].mean().item() for c in range(len(classes))]
             line = {
