@@ -1,7 +1,7 @@
 """Train and score networks on public microscopy sets, under one budget.
 
     python benchmarks/accuracy.py --data DATA --set chula --network mambamic-t --out runs
-    python benchmarks/accuracy.py --table --out runs
+    python benchmarks/accuracy.py --table --out runs --json benchmarks/results/accuracy.json
 
 Sets: ``pbc`` (single blood cells, 8 classes), ``chula`` (red cells in smears, 13 classes, split by
 field), ``bccd`` (objects of a blood smear, 3 classes, split by field), ``malaria`` (red cells, 2
@@ -24,6 +24,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -168,38 +169,45 @@ def train(options: argparse.Namespace, samples: Samples, folder: Path) -> dict[s
     return checkpoint.report
 
 
-def table(out: Path) -> list[dict[str, object]]:
-    """Print the runs in a folder as tables, with mean and spread over seeds; return the rows."""
-    rows = []
-    for name, budget in BUDGETS.items():
-        print(f"\n{name}: {budget}\n| network | seeds | OA | balanced | F1 | AUC | CPU minutes |")
-        for network in NETWORKS:
-            paths = sorted(out.glob(f"{name}-{network}-scratch-seed*/*.report.json"))
-            reports = [json.loads(path.read_text()) for path in paths]
-            if not reports:
-                continue
-            row: dict[str, object] = {"set": name, "network": network, "seeds": len(reports)}
-            for figure in FIGURES:
-                values = [report["validation"][figure] for report in reports]
-                row[figure] = statistics.mean(values)
-                if len(values) > 1:
-                    row[f"{figure}_spread"] = statistics.stdev(values)
-            row["cpu_minutes"] = statistics.mean(report["cpu_minutes"] for report in reports)
-            row["n_validation"] = reports[0]["validation"]["n"]
-            row["intervals"] = reports[0]["validation"]["intervals"]
-            rows.append(row | asdict(budget))
-            shown = []
-            for figure in FIGURES:
-                digits, unit = (3, "") if figure == "auc" else (1, " %")
-                times = 1 if figure == "auc" else 100
-                shown.append(f"{times * row[figure]:.{digits}f}")
-                if f"{figure}_spread" in row:
-                    shown[-1] += f" ± {times * row[f'{figure}_spread']:.{digits}f}"
-                shown[-1] += unit
-            print(
-                f"| {network} | {len(reports)} | {' | '.join(shown)} | {row['cpu_minutes']:.0f} |"
-            )
-    return rows
+def kept_runs(out: Path, kept: Path) -> list[dict[str, object]]:
+    """The figures of each run: those that were kept, and those in a folder, which replace them."""
+    runs = {}
+    for run in json.loads(kept.read_text()) if kept.exists() else []:
+        runs[run["set"], run["network"], run["seed"]] = run
+    for path in sorted(out.glob("*-scratch-seed*/*.report.json")):
+        name, seed = path.name.removesuffix(".report.json").split("-scratch-seed")
+        data, network = name.split("-", 1)
+        report = json.loads(path.read_text())
+        figures = report["validation"]
+        runs[data, network, int(seed)] = {
+            "set": data,
+            "network": network,
+            "seed": int(seed),
+            **{figure: figures[figure] for figure in FIGURES},
+            "cpu_minutes": report["cpu_minutes"],
+            "n_validation": figures["n"],
+            "intervals": figures["intervals"],
+            **asdict(BUDGETS[data]),
+        }
+    place = [(data, network) for data in BUDGETS for network in NETWORKS]
+    return sorted(runs.values(), key=lambda r: (place.index((r["set"], r["network"])), r["seed"]))
+
+
+def print_table(runs: list[dict[str, object]]) -> None:
+    """Mean and, of several seeds, spread (standard deviation) of each network on each set."""
+    print("| set | network | seeds | OA | balanced | F1 | AUC | CPU minutes |")
+    for (data, network), group in groupby(runs, key=lambda run: (run["set"], run["network"])):
+        rows = list(group)
+        shown = []
+        for figure in FIGURES:
+            digits, unit, times = (3, "", 1) if figure == "auc" else (1, " %", 100)
+            values = [times * run[figure] for run in rows]
+            text = f"{statistics.mean(values):.{digits}f}"
+            if len(values) > 1:
+                text += f" ± {statistics.stdev(values):.{digits}f}"
+            shown.append(text + unit)
+        minutes = statistics.mean(run["cpu_minutes"] for run in rows)
+        print(f"| {data} | {network} | {len(rows)} | {' | '.join(shown)} | {minutes:.0f} |")
 
 
 register_network("mambamic-t-published-filter", published_filter)
@@ -224,12 +232,14 @@ def main() -> None:
     parser.add_argument("--name", help="of the run; by default set, network, start and seed")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--table", action="store_true", help="sum up what was run")
-    parser.add_argument("--json", type=Path, help="where the table is written as JSON")
+    parser.add_argument("--json", type=Path, help="with --table: where each run's figures are kept")
     options = parser.parse_args()
     if options.table:
-        rows = table(options.out)
-        if options.json:
-            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        if not options.json:
+            parser.error("--table wants --json, the file where the figures of all runs are kept")
+        runs = kept_runs(options.out, options.json)
+        options.json.write_text(json.dumps(runs, indent=1) + "\n")
+        print_table(runs)
         return
     if options.threads:
         torch.set_num_threads(options.threads)
