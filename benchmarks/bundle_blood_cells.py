@@ -4,18 +4,28 @@ Writes the weights and their manifest into the package, and what they scored to
 ``docs/blood-cells-t.json``: confusion matrix, accuracy in float32 and float16, labels that differ.
 
     python benchmarks/bundle_blood_cells.py --data pbc96.zip --run runs/blood-cells-t
+
+Then ``store_trust.py`` adds what warnings and conformal sets need.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from train_blood_cells import MEAN, SPLIT_SEED, STD, VALIDATION_SHARE, load_cells, split
+from train_blood_cells import (
+    MEAN,
+    SPLIT_SEED,
+    STD,
+    VALIDATION_SHARE,
+    load_cells,
+    split,
+    without_copies,
+)
 
 from napari_mambamic.classifier import TileClassifier, load_classifier
 from napari_mambamic.devices import choose_device
@@ -51,22 +61,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--earlier", type=Path, help="log of the run that it went on from")
     parser.add_argument("--name", default="blood-cells-t")
     args = parser.parse_args()
     state = torch.load(args.run / "last.pt", weights_only=True)
     network_name = state["arguments"]["network"]
     images, labels, classes, _ = load_cells(args.data)
     training, validation = split(labels)
+    training = without_copies(images, training, validation)
     network = build_network(network_name, n_classes=len(classes))
     network.load_state_dict(state["average"])
-    log = [json.loads(line) for line in (args.run / "log.jsonl").read_text().splitlines()]
+    log_text = (args.run / "log.jsonl").read_text()
+    if args.earlier:
+        log_text = args.earlier.read_text() + log_text
+    log = [json.loads(line) for line in log_text.splitlines()]
+    # The seconds of a run are counted from its beginning.
+    ends = [a for a, b in pairwise(log) if b["epoch"] == 1] + log[-1:]
     manifest = Manifest(
         name=args.name,
         title="Blood cells: 8 classes of peripheral blood, stained smears",
         network=network_name,
         class_names=tuple("immature granulocyte" if c == "ig" else c for c in classes),
         patch=PatchSpec(
-            tile_size=96, patch_size=64, channels=("red", "green", "blue"), mean=MEAN, std=STD
+            tile_size=96,
+            patch_size=log[-1]["patch_sizes"][-1],
+            channels=("red", "green", "blue"),
+            mean=MEAN,
+            std=STD,
         ),
         sha256="",
         licence="CC BY 4.0",
@@ -88,8 +109,8 @@ def main() -> None:
             "stratified_by": "class",
             "n_training": len(training),
             "n_validation": len(validation),
-            "epochs": log[-1]["epoch"],
-            "training_minutes": round(log[-1]["training_seconds"] / 60),
+            "epochs": len(log),
+            "training_minutes": round(sum(end["training_seconds"] for end in ends) / 60),
         },
     )
     exact = logits_of(TileClassifier(network, manifest, choose_device("cpu")), images[validation])
@@ -122,7 +143,7 @@ def main() -> None:
     load_classifier(path)
     (ROOT / "docs").mkdir(exist_ok=True)
     (ROOT / f"docs/{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    shutil.copy(args.run / "log.jsonl", ROOT / f"docs/{args.name}-training.jsonl")
+    (ROOT / f"docs/{args.name}-training.jsonl").write_text(log_text)
     print(json.dumps(metrics), path.stat().st_size)
 
 
