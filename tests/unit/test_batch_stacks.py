@@ -255,3 +255,56 @@ def test_a_plane_is_a_number_or_all(folder, capsys):
     with pytest.raises(SystemExit):
         main(["classify", str(folder), "--z", "every"])
     assert "neither a number nor 'all'" in capsys.readouterr().err
+
+
+def files_of(out, name):
+    return sorted(path.name.removeprefix(f"{name}.classes.") for path in out.glob(f"{name}.*"))
+
+
+def test_a_plane_that_became_empty_keeps_no_files_of_an_earlier_run(
+    run, folder, stack, classifier, capsys
+):
+    write_points(folder / "a.csv", ["z", "y", "x"], POINTS)
+    arguments = ["--z", "all", "--points", "{stem}.csv"]
+    code, out = run(*arguments, "--format", "csv", "geojson", "png")
+    assert code == 0
+    assert files_of(out, "a.ome-z1") == ["csv", "geojson", "png", "provenance.json"]
+    (out / "a.ome-z1.csv").write_text("of somebody else")
+    (out / "a.ome-z2.classes.csv").write_text("saved by hand")  # of a plane that is empty always
+    write_points(folder / "a.csv", ["z", "y", "x"], POINTS[[0, 1, 2, 4]])  # none on plane 1
+    capsys.readouterr()
+    for _ in range(2):
+        code, out = run(*arguments)
+        assert code == 0
+        assert files_of(out, "a.ome-z1") == ["a.ome-z1.csv"]
+    assert (out / "a.ome-z2.classes.csv").read_text() == "saved by hand"
+    said = capsys.readouterr().out
+    assert said.count("The files of an earlier run were removed.") == 1
+    assert [row["status"] for row in summary_of(out)] == ["skipped", "empty", "empty", "skipped"]
+    # A point that comes back is classified again.
+    write_points(folder / "a.csv", ["z", "y", "x"], POINTS)
+    assert run(*arguments)[0] == 0
+    found = read_results(out / "a.ome-z1.classes.csv")
+    expected = classify_objects(stack[1], POINTS[[3], 1:], classifier)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_an_image_that_became_empty_keeps_no_files_either(run, folder, sheet):
+    imsave(folder / "flat.png", sheet[:96, :96])
+    write_points(folder / "flat.csv", ["y", "x"], [(48, 48)])
+    code, out = run("--points", "{stem}.csv", images=["flat.png"])
+    assert (code, files_of(out, "flat")) == (0, ["csv", "provenance.json"])
+    write_points(folder / "flat.csv", ["y", "x"], [])
+    assert run("--points", "{stem}.csv", images=["flat.png"])[0] == 1
+    assert files_of(out, "flat") == []
+    (row,) = summary_of(out)
+    assert row["status"] == "failed"
+    assert row["sentence"].endswith("The files of an earlier run were removed.")
+
+
+def test_an_image_that_cannot_be_read_any_more_keeps_its_files(run, folder, sheet):
+    imsave(folder / "flat.png", sheet[:96, :96])
+    _, out = run(images=["flat.png"])
+    (folder / "flat.png").write_bytes(b"damaged")
+    assert run(images=["flat.png"])[0] == 1
+    assert files_of(out, "flat") == ["csv", "provenance.json"]
