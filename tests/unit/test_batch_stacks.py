@@ -251,6 +251,25 @@ def test_labels_with_other_planes_are_refused(run, folder, sheet, capsys):
     assert "is a single plane" in capsys.readouterr().err
 
 
+def test_the_terminal_says_once_what_holds_of_several_planes(run, sheet, folder, capsys):
+    data = np.stack([sheet[:96, :96, 1] // 64] * 3)  # too dark, and told so
+    about = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    tifffile.imwrite(folder / "dark.tif", data, **about)
+    code, out = run("--z", "all", images=["dark.tif"])
+    assert code == 0
+    said = capsys.readouterr().out.splitlines()
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert len(warnings) == len(set(warnings)) > 0
+    name = read_results(out / "dark-z2.classes.csv").class_names
+    assert said[-2].startswith("1 ")
+    assert said[-2][2:] in name
+    assert all(len(row["sentence"]) > 50 for row in summary_of(out))  # of each plane
+    run("--z", "all", "--channels", "5", images=["dark.tif"])
+    one, *others = capsys.readouterr().err.splitlines()
+    assert "has 1 channels" in one
+    assert [line.partition("z = ")[2] for line in others] == ["1: the same.", "2: the same."]
+
+
 def test_a_plane_is_a_number_or_all(folder, capsys):
     with pytest.raises(SystemExit):
         main(["classify", str(folder), "--z", "every"])
