@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_mambamic.errors import ExportError
+from napari_mambamic.image_files.opening import Opening
 from napari_mambamic.weights.store import list_weights
 
 _GAP = "<-- put here"
+_IMPORTS = {
+    "np": "import numpy as np",
+    "zarr": "import zarr",
+    "loadtxt": "from numpy import loadtxt",
+    "imread": "from tifffile import imread",
+}
+_OURS = ("as_image", "classify_image", "classify_objects", "load_classifier", "open_image")
 
 
-def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> str:
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a script finds what the provenance of a run does not hold; None: nowhere.
+
+    Parameters
+    ----------
+    objects : Path or None
+        A label image (.tif), or points (y, x) in px (.csv).  Of a run of several planes, the labels
+        of the stack (.zarr), or its points with all axes.
+    mask : Path or None
+        What the run was limited to, as label images are; 0 is outside.
+    opening : Opening or None
+        How the image is read from its file.
+    """
+
+    objects: Path | None = None
+    mask: Path | None = None
+    opening: Opening | None = None
+
+
+def script_of(provenance: Mapping[str, Any], files: RunFiles = RunFiles()) -> str:
     """Write a script that repeats a run, from the provenance of its results.
 
     Of a run of several planes, that of any plane will do: the script goes through all.
@@ -27,8 +57,8 @@ def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> 
     ----------
     provenance : mapping
         `TileResults.provenance`, or the ``.provenance.json`` file that is saved beside a table.
-    objects : Path, optional
-        Where the objects of the run are: a label image (.tif), or points (y, x) in px (.csv).
+    files : RunFiles, optional
+        Where some of that is.
 
     Returns
     -------
@@ -46,14 +76,10 @@ def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> 
             "These results follow the labels that are set in the Train panel, and a script cannot "
             "repeat them. Train, press 'Use for Classify', and classify with those weights."
         )
-    image, settings = provenance["image"], provenance["settings"]
+    settings = provenance["settings"]
     by_objects = settings["cut"] == "objects"
     function = "classify_objects" if by_objects else "classify_image"
     planes = _planes_of(provenance)
-    reads_file = bool(image.get("path")) and not _plane_of(provenance)
-    sources = _sources_of(provenance) if planes else []
-    names = [function, "load_classifier", *(["open_image"] if reads_file else [])]
-    names = ["as_image", *names] if sources else names
     inputs = ["image", *(["objects"] if by_objects else []), "classifier"]
     arguments = [*inputs, *(f"{k}={_literal(v)}" for k, v in _chosen(settings).items())]
     arguments += ["within=within"] if settings.get("within") else []
@@ -61,28 +87,17 @@ def script_of(provenance: Mapping[str, Any], *, objects: Path | None = None) -> 
     blended = "" if blend == "none" else f".blended({_literal(blend)})"
     computed = f"{function}({', '.join(arguments)}){blended}"
     if planes:
-        given = _stack_lines(provenance, by_objects)
-        last = _loop_lines(planes, _plane_lines(provenance, by_objects), computed)
+        given = _stack_lines(provenance, by_objects, files)
+        last = _loop_lines(planes, _plane_lines(provenance, by_objects, files.opening), computed)
     else:
-        given = _image_lines(provenance, reads_file)
-        given += [_objects_line(provenance, objects)] if by_objects else []
+        given = _image_lines(provenance, files.opening)
+        given += [_objects_line(provenance, files.objects)] if by_objects else []
         last = [f"results = {computed}", "print(results.counts)"]
-    return "\n".join(
-        [
-            _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}."),
-            *(_readers(objects) if by_objects and objects and not planes else []),
-            *(["import numpy as np", ""] if sources else []),
-            f"from napari_mambamic import {', '.join(names)}",
-            *(["from napari_mambamic.errors import NothingToClassify"] if planes else []),
-            "",
-            *given,
-            *_within_lines(provenance),
-            *_classifier_lines(provenance["weights"], provenance["precision"]),
-            "",
-            *last,
-            "",
-        ]
-    )
+    given += _within_lines(provenance, files.mask)
+    given += _classifier_lines(provenance["weights"], provenance["precision"])
+    body = "\n".join([*given, "", *last, ""])
+    about = _comment(f"Repeats a run of {provenance['created']}: {_versions(provenance)}.")
+    return "\n".join([about, *_imports(body), "", body])
 
 
 def gaps_of(script: str) -> list[str]:
@@ -107,63 +122,103 @@ def _chosen(settings: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _image_lines(provenance: Mapping[str, Any], reads_file: bool) -> list[str]:
-    image = provenance["image"]
-    if reads_file:
-        chosen = (image.get("opened_with") or {}).items()
-        arguments = [_literal(str(image["path"])), *(f"{k}={_literal(v)}" for k, v in chosen)]
-        shape = [*image["plane_shape"], image["n_channels"]]
-        found = "*image.plane_shape, image.n_channels"
-        if provenance["settings"].get("channels"):  # those that were chosen, of any number
-            shape, found = shape[:2], "*image.plane_shape,"
-        return [
-            f"image = open_image({', '.join(arguments)})",
-            f"if ({found}) != {_literal(tuple(shape))}:",
-            '    raise SystemExit("The file holds another image than that of the run.")',
-        ]
+def _imports(body: str) -> list[str]:
+    """Lines that import what a script uses."""
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
+    others = [line for name, line in _IMPORTS.items() if name in used]
+    ours = ", ".join(name for name in _OURS if name in used)
+    lines = [*others, *([""] if others else []), f"from napari_mambamic import {ours}"]
+    if "NothingToClassify" in used:
+        lines.append("from napari_mambamic.errors import NothingToClassify")
+    return lines
+
+
+def _image_lines(provenance: Mapping[str, Any], opening: Opening | None) -> list[str]:
+    image, plane = provenance["image"], _plane_of(provenance)
+    if opening is None and image.get("path") and not plane:
+        opening = Opening(str(image["path"]), image.get("opened_with") or {})
+    if opening is not None:
+        return _opening_lines(provenance, opening, lambda axis: str(int(plane[axis])))
     height, width = image["plane_shape"]
-    plane = _plane_of(provenance)
     what = f"image {image['name']!r}, {height} x {width} px, {image['dtype']}, "
     what += f"{image['n_channels']} channel(s)"
     what += f", plane {list(plane)}" if plane else ""
+    what += f", a list of its {n} levels, finest first" if (n := _n_levels(image)) > 1 else ""
     what += f", of {image['path']}" if image.get("path") else ""
     sources = (provenance.get("layer") or {}).get("channels")
     what += f", made of {', '.join(map(str, sources))}" if sources else ""
     return [_gap("image", what)]
 
 
-def _stack_lines(provenance: Mapping[str, Any], by_objects: bool) -> list[str]:
-    """The pixels and the objects of all planes: files do not say which of their axes are which."""
+def _opening_lines(
+    provenance: Mapping[str, Any], opening: Opening, place: Callable[[int], str]
+) -> list[str]:
+    """Open the image at a plane, of which `place` tells where it lies along an axis."""
+    image = provenance["image"]
+    places = {key: place(axis) for key, axis in opening.axes.items()}
+    channels = f"[{places.pop('c')}]" if "c" in places else None
+    if opening.channels is not None:
+        channels = repr(list(opening.channels))
+    chosen = {name: _literal(value) for name, value in opening.keywords.items()} | places
+    arguments = [_literal(opening.path), *(f"{name}={value}" for name, value in chosen.items())]
+    opened = f"open_image({', '.join(arguments)})"
+    opened += "" if channels is None else f".with_channels({channels})"
+    opened += "" if opening.n_levels is None else f".with_levels({opening.n_levels})"
+    shape = [*image["plane_shape"], image["n_channels"]]
+    found = "*image.plane_shape, image.n_channels"
+    if provenance["settings"].get("channels"):  # those that were chosen, of any number
+        shape, found = shape[:2], "*image.plane_shape,"
+    return [
+        f"image = {opened}",
+        f"if ({found}) != {_literal(tuple(shape))}:",
+        '    raise SystemExit("The file holds another image than that of the run.")',
+    ]
+
+
+def _stack_lines(provenance: Mapping[str, Any], by_objects: bool, files: RunFiles) -> list[str]:
+    """The pixels and the objects of all planes."""
     image, layer = provenance["image"], provenance["layer"]
-    height, width = image["plane_shape"]
-    sources = _sources_of(provenance)
-    lines = []
-    for name, source in zip(_names_of(sources), sources, strict=True):
-        axes = "..., " if source["leading_axes"] else ""
-        what = f"layer {source['layer']!r}, an array ({axes}{height}, {width}) of {image['dtype']}"
-        what += f", of {source['path']}" if source.get("path") else ""
-        lines.append(_gap(name, what))
-    if not sources:
-        colours = f", {image['n_channels']}" if image["n_channels"] > 1 else ""
-        what = f"the whole stack {image['name']!r}, an array (..., {height}, {width}{colours}) of "
-        what += f"{image['dtype']}" + (f", of {image['path']}" if image.get("path") else "")
-        lines.append(_gap("stack", what))
+    lines = _pixel_gaps(image, _sources_of(provenance)) if files.opening is None else []
     if by_objects:
         name, what = "labels", f"the labels (..., y, x) of layer {layer['objects']!r}"
         if layer.get("points"):
             name = "points"
             what = f"the points (n, axes) of layer {layer['objects']!r}, in px of the stack"
-        lines.append(_gap(name, what))
-    return list(dict.fromkeys(lines))
+        lines.append(_given(name, files.objects, layer["objects"], what))
+    return lines
 
 
-def _plane_lines(provenance: Mapping[str, Any], by_objects: bool) -> list[str]:
+def _pixel_gaps(image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The pixels of all planes as arrays: files do not say which of their axes are which."""
+    (height, width), n_levels = image["plane_shape"], _n_levels(image)
+    if sources:
+        lines = []
+        for name, source in zip(_names_of(sources), sources, strict=True):
+            axes = "..., " if source["leading_axes"] else ""
+            what = f"layer {source['layer']!r}, an array ({axes}{height}, {width}) of "
+            what += f"{image['dtype']}" + (f", of {source['path']}" if source.get("path") else "")
+            if n_levels > 1:
+                what += f"; of {n_levels} levels this takes the finest, so labels may differ"
+            lines.append(_gap(name, what))
+        return list(dict.fromkeys(lines))
+    colours = f", {image['n_channels']}" if image["n_channels"] > 1 else ""
+    what = f"the whole stack {image['name']!r}, "
+    what += f"a list of its {n_levels} levels, finest first: " if n_levels > 1 else "an array "
+    what += f"(..., {height}, {width}{colours}) of {image['dtype']}"
+    what += f", of {image['path']}" if image.get("path") else ""
+    return [_gap("stack" if n_levels == 1 else "levels", what)]
+
+
+def _plane_lines(
+    provenance: Mapping[str, Any], by_objects: bool, opening: Opening | None
+) -> list[str]:
     """Image, objects and what limits them, on one plane; some may lack the first axes."""
     layer = provenance["layer"]
     n_axes, channel_axis = len(layer["plane"]), layer.get("channel_axis")
     sources = _sources_of(provenance)
-    lines = ["image = stack[plane]"]
-    if sources:
+    if opening is not None:
+        lines = _opening_lines(provenance, opening, lambda axis: f"plane[{axis}]")
+    elif sources:
         lines = [
             "channels = [",
             *(
@@ -173,6 +228,15 @@ def _plane_lines(provenance: Mapping[str, Any], by_objects: bool) -> list[str]:
             "]",
             "image = as_image(np.stack(channels), channel_axis=0)",
         ]
+    elif _n_levels(provenance["image"]) > 1:
+        lines = [
+            "image = []",
+            "for level in levels:  # which may have fewer planes than the finest",
+            "    lengths = zip(plane, level.shape, levels[0].shape)",
+            "    image.append(level[tuple(i * n // finest for i, n, finest in lengths)])",
+        ]
+    else:
+        lines = ["image = stack[plane]"]
     if by_objects and layer.get("points"):
         lines.append("place = plane[len(plane) + 2 - points.shape[1] :]")
         there = "points[:, :-2].round() == place"
@@ -232,27 +296,27 @@ def _place_in(source: Mapping[str, Any], n_axes: int) -> str:
     return f"[{', '.join(at)}]" if at else ""
 
 
-def _readers(objects: Path) -> list[str]:
-    return [
-        "from numpy import loadtxt" if objects.suffix == ".csv" else "from tifffile import imread",
-        "",
-    ]
+def _given(name: str, path: Path | None, layer: str | None, what: str) -> str:
+    """The line that reads what a layer holds from its file, or the gap for it."""
+    if path is None:
+        return _gap(name, what)
+    where = _literal(str(path))
+    reading = {
+        ".csv": f'loadtxt({where}, delimiter=",", ndmin=2)',
+        ".zarr": f'zarr.open({where}, mode="r")',
+        ".tif": f"imread({where})",
+    }
+    return f"{name} = {reading[path.suffix]}  {_comment(f'layer {layer!r}')}"
 
 
 def _objects_line(provenance: Mapping[str, Any], objects: Path | None) -> str:
     layer = (provenance.get("layer") or {}).get("objects")
-    if objects is not None:
-        path = _literal(str(objects))
-        read = f"imread({path})"
-        if objects.suffix == ".csv":
-            read = f'loadtxt({path}, delimiter=",", ndmin=2)'
-        return f"objects = {read}  {_comment(f'layer {layer!r}')}"
     of_layer = f" of layer {layer!r}" if layer else ""
     what = f"the label image (y, x), or the points (n, 2) in px,{of_layer}"
-    return _gap("objects", what)
+    return _given("objects", objects, layer, what)
 
 
-def _within_lines(provenance: Mapping[str, Any]) -> list[str]:
+def _within_lines(provenance: Mapping[str, Any], mask: Path | None) -> list[str]:
     within = provenance["settings"].get("within")
     areas = (provenance.get("layer") or {}).get("areas")
     if areas:
@@ -266,8 +330,8 @@ def _within_lines(provenance: Mapping[str, Any]) -> list[str]:
     layer = (provenance.get("layer") or {}).get("within")
     of_layer = f", of layer {layer!r}" if layer else ""
     if _planes_of(provenance):
-        return [_gap("mask", f"the mask, or labels, (..., y, x){of_layer}")]
-    return [_gap("within", f"the {within}, or label image (y, x){of_layer}")]
+        return [_given("mask", mask, layer, f"the mask, or labels, (..., y, x){of_layer}")]
+    return [_given("within", mask, layer, f"the {within}, or label image (y, x){of_layer}")]
 
 
 def _classifier_lines(weights: Mapping[str, Any], precision: str) -> list[str]:
@@ -298,6 +362,10 @@ def _planes_of(provenance: Mapping[str, Any]) -> list[tuple[int, ...]]:
     if layer.get("channels") and not layer.get("channel_sources"):
         return []  # of a version that did not note where the channels came from
     return planes if len(planes) > 1 else []
+
+
+def _n_levels(image: Mapping[str, Any]) -> int:
+    return int(image.get("n_levels") or 1)  # earlier versions did not note it
 
 
 def _versions(provenance: Mapping[str, Any]) -> str:

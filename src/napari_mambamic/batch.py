@@ -96,7 +96,8 @@ class ImageOutcome:
     path : Path
     status : str
         "done", "skipped" (it was done before), "empty" (a plane of a stack with nothing to
-        classify), "failed", or "not done" where the run ended before.
+        classify), "failed" (also an image with nothing to classify), or "not done" where the run
+        ended before.
     n_tiles : int
     counts : dict
         Tiles per class.
@@ -221,7 +222,8 @@ def classify_many(
 
     An image that was done before, with these weights and options and unchanged since, is skipped;
     one that was interrupted goes on where it was.  One that cannot be classified does not stop the
-    others: the summary, and ``OUT/summary.csv``, name it and say why.
+    others: the summary, and ``OUT/summary.csv``, name it and say why.  Where there is nothing to
+    classify any more, and where weights or options are others, the files of an earlier run go.
 
     Parameters
     ----------
@@ -531,10 +533,10 @@ def _outcome_of(
         files = _write(results, image, beside.labels, request, job)
     except ClusterError:
         raise
+    except NothingToClassify as error:
+        return _nothing_in(job, request, str(error))
     except MambamicError as error:
-        is_empty = isinstance(error, NothingToClassify) and job.plane
-        status: Literal["empty", "failed"] = "empty" if is_empty else "failed"
-        return ImageOutcome(job.path, status, sentence=str(error), plane=job.plane)
+        return ImageOutcome(job.path, "failed", sentence=str(error), plane=job.plane)
     except Exception as error:  # hours of other images must not be lost to a defect
         logging.getLogger(__name__).exception("%s", job.path)
         said = f"{job.path} could not be classified: {type(error).__name__}: {error}. This is a "
@@ -547,11 +549,47 @@ def _outcome_of(
     )
 
 
+def _nothing_in(job: _Job, request: _Request, why: str) -> ImageOutcome:
+    """An image with nothing to classify: what an earlier run found there is no longer true."""
+    status: Literal["empty", "failed"] = "empty" if job.plane else "failed"
+    if _batch_of(request.out, job.name):
+        try:
+            _remove_files(job, request, FORMATS)
+            _provenance_file(request.out, job.name).unlink()
+            why += " The files of an earlier run were removed."
+        except ExportError as error:
+            status, why = "failed", f"{why} {error}"
+    shutil.rmtree(request.runs / job.name, ignore_errors=True)
+    return ImageOutcome(job.path, status, sentence=why, plane=job.plane)
+
+
+def _remove_files(job: _Job, request: _Request, formats: Iterable[str]) -> None:
+    """Remove results that an earlier run wrote, in some formats."""
+    for format in formats:
+        file = request.out / f"{job.name}{_OURS}{format}"
+        try:
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise ExportError(
+                f"{file} is of an earlier run and cannot be removed: {error.strerror or error}. "
+                f"Close it in other programs, or remove it by hand."
+            ) from error
+
+
 def _write(
     results: TileResults, image: ImagePyramid, labels: Any, request: _Request, job: _Job
 ) -> tuple[Path, ...]:
-    """Write all files of an image.  The one that says that they are there is removed before."""
+    """Write all files of an image.  The one that says that they are there is removed before.
+
+    So are those of an earlier run in other formats, of which it would speak.
+    """
     said = _provenance_file(request.out, job.name)
+    before = _batch_of(request.out, job.name)
+    if before and before.get("request") != results.provenance["batch"]["request"]:
+        _remove_files(job, request, set(FORMATS) - set(request.formats))
     said.unlink(missing_ok=True)
     files = request.files_of(job)
     by_format = dict(zip(request.formats, files, strict=True))

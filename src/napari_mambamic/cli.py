@@ -16,7 +16,7 @@ from napari_mambamic.atomic import check_folder_of, written_atomically
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 
 if TYPE_CHECKING:
-    from napari_mambamic.batch import BatchProgress
+    from napari_mambamic.batch import BatchProgress, ImageOutcome
     from napari_mambamic.progress import Progress
     from napari_mambamic.training.checkpoint import Checkpoint
     from napari_mambamic.training.samples import Samples
@@ -426,7 +426,7 @@ def _classify(options: argparse.Namespace) -> int:
         device=options.device,
         precision=options.precision,
         dask=options.dask,
-        on_progress=_print_batch,
+        on_progress=_BatchLog().tell,
         **{name: value for name, value in chosen.items() if value is not None},
     )
     if len(summary.images) > 1:
@@ -685,27 +685,51 @@ def _counts(counts: Mapping[str, int]) -> str:
     return "\n".join(f"{k:{width}} {n:8,} {n / total:7.1%}" for k, n in counts.items())
 
 
-def _print_batch(progress: BatchProgress) -> None:
-    """A line per image that is settled; on a terminal, how far the others are."""
-    outcome, step = progress.outcome, progress.step
-    number = f"[{progress.settled} of {progress.n_images}] " if progress.n_images > 1 else ""
-    if progress.message:
-        print(progress.message, file=sys.stderr)
-    elif outcome is not None and outcome.status == "failed":
-        is_named = outcome.path.name in outcome.sentence and not outcome.plane
-        name = "" if is_named else f"{outcome.name}: "
-        print(f"mambamic: {number}{name}{outcome.sentence}", file=sys.stderr)
-    elif outcome is not None and outcome.status == "empty":
-        print(f"{number}{outcome.name}: {outcome.sentence}", flush=True)
-    elif outcome is not None:
-        told = [f"{number}{outcome.name} -> {', '.join(map(str, outcome.files))}"]
-        told += [outcome.sentence] if outcome.sentence else []
-        told += [f"warning: {sentence}" for sentence in outcome.warnings]
-        print("\n".join([*told, _counts(outcome.counts)]), flush=True)
-    elif step is not None and sys.stderr.isatty():
-        speed = f", {step.tiles_per_second:.0f} tiles/s" if step.seconds else ""
-        line = f"{number}{progress.image}: {step.done:,} of {step.total:,}{speed}"
-        print(f"\r\033[K{line}", end="\n" if step.done == step.total else "", file=sys.stderr)
+def _counts_in_line(counts: Mapping[str, int]) -> str:
+    """Of the classes that there are, the most frequent first.
+
+    >>> _counts_in_line({"a": 0, "b": 2, "c": 1200})
+    '1,200 c, 2 b'
+    """
+    some = sorted(counts.items(), key=lambda count: -count[1])
+    return ", ".join(f"{n:,} {name}" for name, n in some if n)
+
+
+class _BatchLog:
+    """What is printed of a batch; what was said of one plane of a stack is not said of the next."""
+
+    def __init__(self) -> None:
+        self._said: set[tuple[Path, str]] = set()
+
+    def tell(self, progress: BatchProgress) -> None:
+        """An image or plane that is settled; on a terminal, how far the others are."""
+        outcome, step = progress.outcome, progress.step
+        number = f"[{progress.settled} of {progress.n_images}] " if progress.n_images > 1 else ""
+        if progress.message:
+            print(progress.message, file=sys.stderr)
+        elif outcome is not None and outcome.status == "failed":
+            is_named = outcome.path.name in outcome.sentence and not outcome.plane
+            name = "" if is_named else f"{outcome.name}: "
+            why = "the same." if self._was_said(outcome, outcome.sentence) else outcome.sentence
+            print(f"mambamic: {number}{name}{why}", file=sys.stderr)
+        elif outcome is not None and outcome.status == "empty":
+            print(f"{number}{outcome.name}: {outcome.sentence}", flush=True)
+        elif outcome is not None:
+            told = [f"{number}{outcome.name} -> {', '.join(map(str, outcome.files))}"]
+            told += [outcome.sentence] if outcome.sentence else []
+            told += [f"warning: {s}" for s in outcome.warnings if not self._was_said(outcome, s)]
+            counts = _counts_in_line if outcome.plane else _counts
+            print("\n".join([*told, counts(outcome.counts)]), flush=True)
+        elif step is not None and sys.stderr.isatty():
+            speed = f", {step.tiles_per_second:.0f} tiles/s" if step.seconds else ""
+            line = f"{number}{progress.image}: {step.done:,} of {step.total:,}{speed}"
+            print(f"\r\033[K{line}", end="\n" if step.done == step.total else "", file=sys.stderr)
+
+    def _was_said(self, outcome: ImageOutcome, sentence: str) -> bool:
+        key = outcome.path, sentence
+        was_said = key in self._said
+        self._said.add(key)
+        return was_said
 
 
 def _print_progress(progress: Progress) -> None:

@@ -175,6 +175,10 @@ class ImagePyramid:
             )
         return replace(self, chosen_channels=tuple(int(c) for c in channels))
 
+    def with_levels(self, n: int) -> ImagePyramid:
+        """The same image with its `n` finest levels alone."""
+        return replace(self, levels=self.levels[:n])
+
     def with_chunk_cache(self) -> ImagePyramid:
         """The same image, with the blocks of dask and zarr arrays kept that were read last."""
         cache = ChunkCache()

@@ -45,6 +45,7 @@ def about_image(image: ImagePyramid) -> dict[str, Any]:
     return {
         "name": image.name,
         "plane_shape": list(image.plane_shape),
+        "n_levels": len(image.levels),
         "n_channels": image.n_channels,
         "dtype": str(image.dtype),
         "pixel_size_um": image.pixel_size_um and list(image.pixel_size_um),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from napari.settings import get_settings
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_mambamic._napari.classify_panel import ClassifyPanel
 from napari_mambamic._napari.fluid import fluid_window
@@ -88,6 +88,20 @@ def survives():
         assert "Traceback" not in ended.stderr
 
     return run
+
+
+@pytest.fixture
+def script_by(qtbot, tmp_path, monkeypatch):
+    """The script that a call copies, once it is on the clipboard; its files are in a folder."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def copied(copy):
+        QApplication.clipboard().setText("before")
+        copy()
+        qtbot.waitUntil(lambda: QApplication.clipboard().text() != "before", timeout=60_000)
+        return QApplication.clipboard().text()
+
+    return copied
 
 
 @pytest.fixture

@@ -230,7 +230,9 @@ def test_a_table_can_be_saved(viewer, panel, image, finish, tmp_path):
     assert "There is no folder" in panel.message.text()
 
 
-def test_a_run_is_copied_as_a_script_that_repeats_it(viewer, panel, sheet, finish, tmp_path):
+def test_a_run_is_copied_as_a_script_that_repeats_it(
+    viewer, panel, sheet, finish, tmp_path, script_by
+):
     imsave(tmp_path / "cells.png", sheet[:192])
     viewer.open(tmp_path / "cells.png", plugin="napari")
     shapes = viewer.add_shapes([[(0, 0), (0, 500), (192, 500), (192, 0)]], name="here")
@@ -238,9 +240,8 @@ def test_a_run_is_copied_as_a_script_that_repeats_it(viewer, panel, sheet, finis
     assert not panel.script_button.isEnabled()
     panel.run_button.click()
     finish(panel)
-    panel.script_button.click()
+    script = script_by(panel.script_button.click)
     assert panel.message.text() == "A Python script that repeats the run is on the clipboard."
-    script = QApplication.clipboard().text()
     (tmp_path / "again.py").write_text(
         f"{script}\nimport numpy\nnumpy.save('labels.npy', results.labels)\n", encoding="utf-8"
     )
@@ -254,9 +255,8 @@ def test_a_run_is_copied_as_a_script_that_repeats_it(viewer, panel, sheet, finis
 
 @pytest.mark.parametrize("kind", ["labels", "points"])
 def test_a_script_repeats_a_run_on_objects_that_were_never_a_file(
-    viewer, panel, sheet, finish, tmp_path, monkeypatch, qtbot, kind
+    viewer, panel, sheet, finish, tmp_path, script_by, qtbot, kind
 ):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     imsave(tmp_path / "cells.png", sheet[:192])
     viewer.open(tmp_path / "cells.png", plugin="napari")
     if kind == "labels":
@@ -269,10 +269,7 @@ def test_a_script_repeats_a_run_on_objects_that_were_never_a_file(
     panel.cut.setCurrentIndex(1 if kind == "labels" else 2)
     panel.run_button.click()
     finish(panel)
-    QApplication.clipboard().setText("before")
-    panel.script_button.click()
-    qtbot.waitUntil(lambda: QApplication.clipboard().text() != "before", timeout=30_000)
-    script = QApplication.clipboard().text()
+    script = script_by(panel.script_button.click)
     assert "put here" not in script
     (written,) = (tmp_path / "data").rglob("*-*.tif" if kind == "labels" else "*-*.csv")
     qtbot.waitUntil(lambda: f"It reads the objects from {written}." in panel.message.text())
@@ -597,7 +594,7 @@ def expected_classes(stack, points, classifier, planes=range(5)):
 
 
 def test_points_of_a_stack_are_classified_each_in_its_own_plane(
-    viewer, panel, stack, finish, classifier, tmp_path
+    viewer, panel, stack, finish, classifier, script_by
 ):
     points = points_of_stack()
     viewer.add_points(points * [3, 0.5, 0.5], name="marks", size=20)
@@ -630,14 +627,13 @@ def test_points_of_a_stack_are_classified_each_in_its_own_plane(
     assert results_in_view(viewer, layer) is everything[0]
     assert [first_point_of(layer, each) for each in everything] == [0, 2, 3]
 
-    panel.copy_script()
-    script = QApplication.clipboard().text()
-    assert gaps_of(script) == ["stack", "points"]
-    names = {"GIVEN": [stack.data, points]}
-    exec(script.replace("= ...", "= GIVEN.pop(0)"), names)
-    assert list(names["results"]) == [(0,), (1,), (3,)]
-    for again, each in zip(names["results"].values(), everything, strict=True):
-        np.testing.assert_array_equal(again.labels, each.labels)
+    again = script_results(script_by(panel.copy_script), [stack.data])
+    assert list(again) == [(0,), (1,), (3,)]
+    assert_same_labels(again, layer)
+    # The provenance does not have the points.
+    bare = script_of(everything[0].provenance)
+    assert gaps_of(bare) == ["stack", "points"]
+    assert_same_labels(script_results(bare, [stack.data, points]), layer)
 
 
 def test_points_of_a_range_of_planes_leave_the_others_out_and_say_so(
@@ -682,7 +678,9 @@ def test_points_without_a_plane_are_classified_in_each(viewer, panel, stack, cla
         assert layer.features["class"][row] == classifier.class_names[alone.labels[0]]
 
 
-def test_planes_without_objects_do_not_stop_a_stack(viewer, panel, stack, finish, classifier):
+def test_planes_without_objects_do_not_stop_a_stack(
+    viewer, panel, stack, finish, classifier, script_by
+):
     labels = np.zeros((5, 96, 384), int)
     labels[1, 20:70, 120:170], labels[3, 20:70, 20:70], labels[3, 20:70, 220:270] = 4, 7, 9
     viewer.add_labels(labels, name="cells", scale=stack.scale)
@@ -699,11 +697,11 @@ def test_planes_without_objects_do_not_stop_a_stack(viewer, panel, stack, finish
         row = list(expected.object_ids).index(labels[(z, *place)])
         assert layer.data[(z, *place)] == expected.labels[row] + 1
     assert not layer.data[[0, 2, 4]].any()
-    panel.copy_script()
-    script = QApplication.clipboard().text()
-    names = {"GIVEN": [stack.data, labels]}
-    exec(script.replace("= ...", "= GIVEN.pop(0)"), names)
-    assert {plane: len(each) for plane, each in names["results"].items()} == {(1,): 1, (3,): 2}
+    again = script_results(script_by(panel.copy_script), [stack.data])
+    assert {plane: len(each) for plane, each in again.items()} == {(1,): 1, (3,): 2}
+    # The provenance does not have the labels.
+    bare = script_of(results_of(layer)[0].provenance)
+    assert_same_labels(script_results(bare, [stack.data, labels]), layer)
 
 
 def test_points_marked_at_one_channel_are_those_of_all(viewer, panel, cell_cycle, finish):
@@ -725,10 +723,9 @@ def test_points_marked_at_one_channel_are_those_of_all(viewer, panel, cell_cycle
     assert shown.features["probability"].notna().all()
 
 
-def script_results(givens, n_gaps):
-    """What the script on the clipboard computes, with what is given for its gaps, in order."""
-    script = QApplication.clipboard().text()
-    assert len(gaps_of(script)) == n_gaps == len(givens)
+def script_results(script, givens):
+    """What a script computes, with what is given for its gaps, in order."""
+    assert len(gaps_of(script)) == len(givens)
     names = {"GIVEN": list(givens)}
     exec(script.replace("= ...", "= GIVEN.pop(0)"), names)
     return names["results"]
@@ -743,7 +740,9 @@ def assert_same_labels(again, layer):
         np.testing.assert_array_equal(repeated.labels, each.labels)
 
 
-def test_shapes_limit_the_plane_that_they_were_drawn_on(viewer, panel, stack, finish, classifier):
+def test_shapes_limit_the_plane_that_they_were_drawn_on(
+    viewer, panel, stack, finish, classifier, script_by
+):
     """A box and an ellipse in plane 1, another box in plane 3, in a layer with its own scale."""
     box = [(0, 0), (0, 190), (95, 190), (95, 0)]
     ellipse = [(0, 192), (0, 287), (95, 287), (95, 192)]
@@ -770,11 +769,10 @@ def test_shapes_limit_the_plane_that_they_were_drawn_on(viewer, panel, stack, fi
     one, other = results_of(layer)
     assert [len(each.provenance["settings"]["within"]) for each in (one, other)] == [2, 1]
     np.testing.assert_allclose(other.provenance["settings"]["within"], [right])
-    panel.copy_script()
-    assert_same_labels(script_results([stack.data], 1), layer)
+    copied = script_by(panel.copy_script)
+    assert_same_labels(script_results(copied, [stack.data]), layer)
     # The provenance that is saved with any of the planes will do.
     saved = script_of(json.loads(json.dumps(one.provenance)))
-    copied = QApplication.clipboard().text()
     assert saved.splitlines()[1:] == copied.splitlines()[1:]
 
 
@@ -789,7 +787,7 @@ def test_shapes_on_none_of_the_planes_are_told(viewer, panel, stack, finish):
     assert "'Shapes' has no area on any of the 3 planes" in panel.message.text()
 
 
-def test_shapes_without_a_plane_limit_all(viewer, panel, stack, finish):
+def test_shapes_without_a_plane_limit_all(viewer, panel, stack, finish, script_by):
     viewer.add_shapes([[(0, 0), (0, 70), (47, 70), (47, 0)]], name="all", scale=(1, 1))
     assert viewer.layers["all"].ndim == 2
     panel.where.choose(viewer.layers["all"])
@@ -800,12 +798,11 @@ def test_shapes_without_a_plane_limit_all(viewer, panel, stack, finish):
     assert [np.flatnonzero(each.is_done).tolist() for each in results_of(layer)] == [[0]] * 5
     assert "planes." in panel.message.text()
     assert "has shapes" not in panel.message.text()
-    panel.copy_script()
-    assert_same_labels(script_results([stack.data], 1), layer)
+    assert_same_labels(script_results(script_by(panel.copy_script), [stack.data]), layer)
 
 
 @pytest.mark.parametrize("deep", [True, False])
-def test_a_mask_limits_slice_by_slice_or_all_planes(deep, viewer, panel, stack, finish):
+def test_a_mask_limits_slice_by_slice_or_all_planes(deep, viewer, panel, stack, finish, script_by):
     mask = np.zeros((5, 96, 384), np.uint8)
     mask[1, :, :192], mask[4, :, 288:] = 1, 7
     tiles = [[0, 1], [3]]
@@ -818,8 +815,10 @@ def test_a_mask_limits_slice_by_slice_or_all_planes(deep, viewer, panel, stack, 
     finish(panel)
     layer = viewer.layers["stack classes"]
     assert [np.flatnonzero(each.is_done).tolist() for each in results_of(layer)] == tiles
-    panel.copy_script()
-    assert_same_labels(script_results([stack.data, mask], 2), layer)
+    assert_same_labels(script_results(script_by(panel.copy_script), [stack.data]), layer)
+    # The provenance does not have the mask.
+    bare = script_of(results_of(layer)[0].provenance)
+    assert_same_labels(script_results(bare, [stack.data, mask]), layer)
 
 
 def test_points_count_where_shapes_are_on_their_plane(viewer, stack, classifier):
@@ -843,7 +842,9 @@ def phases(viewer, cell_cycle):
     return str(path), data, viewer.add_image(data, name="phases", axis_labels="zcyx")
 
 
-def test_the_script_of_an_axis_of_channels_goes_through_all_planes(viewer, panel, phases, finish):
+def test_the_script_of_an_axis_of_channels_goes_through_all_planes(
+    viewer, panel, phases, finish, script_by
+):
     path, data, _ = phases
     viewer.add_shapes(
         [[(z, 1, 0, 0), (z, 1, 0, 60), (z, 1, 39, 60), (z, 1, 39, 0)] for z in (0, 3)],
@@ -861,8 +862,7 @@ def test_the_script_of_an_axis_of_channels_goes_through_all_planes(viewer, panel
     layer = viewer.layers["phases classes"]
     assert len(results_of(layer)) == 4, panel.message.text()
     probabilities = [each.probabilities for each in results_of(layer)]
-    panel.copy_script()
-    again = script_results([data, path], 2)
+    again = script_results(script_by(panel.copy_script), [data, path])
     assert_same_labels(again, layer)
     for repeated, each in zip(again.values(), probabilities, strict=True):
         np.testing.assert_allclose(repeated.probabilities, each, atol=1e-5)
@@ -872,11 +872,12 @@ def test_the_script_of_an_axis_of_channels_goes_through_all_planes(viewer, panel
     finish(panel)
     limited = viewer.layers["phases classes [1]"]
     assert [each.provenance["layer"]["plane"][0] for each in results_of(limited)] == [0, 3]
-    panel.copy_script()
-    assert_same_labels(script_results([data, path], 2), limited)
+    assert_same_labels(script_results(script_by(panel.copy_script), [data, path]), limited)
 
 
-def test_the_script_of_several_layers_of_channels_goes_through_all_planes(viewer, phases):
+def test_the_script_of_several_layers_of_channels_goes_through_all_planes(
+    viewer, phases, script_by
+):
     path, data, image = phases
     viewer.layers.remove(image)
     layers = [viewer.add_image(data[:, i], name=f"layer {i}") for i in range(2)]
@@ -892,11 +893,11 @@ def test_the_script_of_several_layers_of_channels_goes_through_all_planes(viewer
         device="cpu",
     )[-1]
     provenance = shown.metadata["mambamic"]
-    put_script_on_clipboard(viewer, shown, provenance, lambda said: None)
-    script = QApplication.clipboard().text()
-    assert gaps_of(script) == ["stack_1", "stack_2", "stack_3", "points", "weights"]
-    givens = [data[:, 1], data[:, 0], data[0, 2], marks.data, path]
-    again = script_results(givens, 5)
+    script = script_by(
+        lambda: put_script_on_clipboard(viewer, shown, provenance, lambda said: None)
+    )
+    assert gaps_of(script) == ["stack_1", "stack_2", "stack_3", "weights"]
+    again = script_results(script, [data[:, 1], data[:, 0], data[0, 2], path])
     assert_same_labels(again, shown)
     expected = classify_objects(
         as_image(np.stack([data[2, 1], data[2, 0], data[0, 2]]), channel_axis=0),
@@ -907,7 +908,7 @@ def test_the_script_of_several_layers_of_channels_goes_through_all_planes(viewer
     np.testing.assert_allclose(again[2,].probabilities, expected.probabilities, atol=1e-5)
 
 
-def test_the_script_takes_points_marked_at_any_channel(viewer, phases):
+def test_the_script_takes_points_marked_at_any_channel(viewer, phases, script_by):
     path, data, image = phases
     marks = viewer.add_points([[0, 0, 20, 20], [3, 2, 20, 60], [3, 1, 9, 30]], name="marks")
     shown = classify_layer(
@@ -921,8 +922,9 @@ def test_the_script_takes_points_marked_at_any_channel(viewer, phases):
         device="cpu",
     )[-1]
     assert [len(each) for each in results_of(shown)] == [1, 2]
-    put_script_on_clipboard(viewer, shown, shown.metadata["mambamic"], lambda said: None)
-    assert_same_labels(script_results([data, marks.data, path], 3), shown)
+    run = shown.metadata["mambamic"]
+    script = script_by(lambda: put_script_on_clipboard(viewer, shown, run, lambda said: None))
+    assert_same_labels(script_results(script, [data, path]), shown)
 
 
 KILLED = """

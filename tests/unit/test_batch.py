@@ -95,6 +95,18 @@ def test_what_was_done_is_skipped_until_something_changes(slides, sheet, tmp_pat
     assert sum(skipped.images[0].counts.values()) == 6
 
 
+def test_files_of_other_settings_do_not_stay_in_other_formats(slides, tmp_path):
+    """The provenance beside them would tell the settings of the new run."""
+
+    def written(**options):
+        classify_many([slides[0]], out=tmp_path, device="cpu", **options)
+        return sorted(path.name.removeprefix("a.classes.") for path in tmp_path.glob("a.*"))
+
+    assert written(formats=["csv", "ome.zarr"]) == ["csv", "ome.zarr", "provenance.json"]
+    assert written(formats=["png"]) == ["csv", "ome.zarr", "png", "provenance.json"]
+    assert written(formats=["geojson"], tile_size=192) == ["geojson", "provenance.json"]
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_killed_batch_goes_on_within_the_image(slides, tmp_path, monkeypatch):
     arguments = [sys.executable, "-c", KILLED, tmp_path, slides[0], slides[2]]

@@ -251,7 +251,79 @@ def test_labels_with_other_planes_are_refused(run, folder, sheet, capsys):
     assert "is a single plane" in capsys.readouterr().err
 
 
+def test_the_terminal_says_once_what_holds_of_several_planes(run, sheet, folder, capsys):
+    data = np.stack([sheet[:96, :96, 1] // 64] * 3)  # too dark, and told so
+    about = {"photometric": "minisblack", "metadata": {"axes": "ZYX"}}
+    tifffile.imwrite(folder / "dark.tif", data, **about)
+    code, out = run("--z", "all", images=["dark.tif"])
+    assert code == 0
+    said = capsys.readouterr().out.splitlines()
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert len(warnings) == len(set(warnings)) > 0
+    name = read_results(out / "dark-z2.classes.csv").class_names
+    assert said[-2].startswith("1 ")
+    assert said[-2][2:] in name
+    assert all(len(row["sentence"]) > 50 for row in summary_of(out))  # of each plane
+    run("--z", "all", "--channels", "5", images=["dark.tif"])
+    one, *others = capsys.readouterr().err.splitlines()
+    assert "has 1 channels" in one
+    assert [line.partition("z = ")[2] for line in others] == ["1: the same.", "2: the same."]
+
+
 def test_a_plane_is_a_number_or_all(folder, capsys):
     with pytest.raises(SystemExit):
         main(["classify", str(folder), "--z", "every"])
     assert "neither a number nor 'all'" in capsys.readouterr().err
+
+
+def files_of(out, name):
+    return sorted(path.name.removeprefix(f"{name}.classes.") for path in out.glob(f"{name}.*"))
+
+
+def test_a_plane_that_became_empty_keeps_no_files_of_an_earlier_run(
+    run, folder, stack, classifier, capsys
+):
+    write_points(folder / "a.csv", ["z", "y", "x"], POINTS)
+    arguments = ["--z", "all", "--points", "{stem}.csv"]
+    code, out = run(*arguments, "--format", "csv", "geojson", "png")
+    assert code == 0
+    assert files_of(out, "a.ome-z1") == ["csv", "geojson", "png", "provenance.json"]
+    (out / "a.ome-z1.csv").write_text("of somebody else")
+    (out / "a.ome-z2.classes.csv").write_text("saved by hand")  # of a plane that is empty always
+    write_points(folder / "a.csv", ["z", "y", "x"], POINTS[[0, 1, 2, 4]])  # none on plane 1
+    capsys.readouterr()
+    for _ in range(2):
+        code, out = run(*arguments)
+        assert code == 0
+        assert files_of(out, "a.ome-z1") == ["a.ome-z1.csv"]
+    assert (out / "a.ome-z2.classes.csv").read_text() == "saved by hand"
+    said = capsys.readouterr().out
+    assert said.count("The files of an earlier run were removed.") == 1
+    assert [row["status"] for row in summary_of(out)] == ["skipped", "empty", "empty", "skipped"]
+    # A point that comes back is classified again.
+    write_points(folder / "a.csv", ["z", "y", "x"], POINTS)
+    assert run(*arguments)[0] == 0
+    found = read_results(out / "a.ome-z1.classes.csv")
+    expected = classify_objects(stack[1], POINTS[[3], 1:], classifier)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+
+
+def test_an_image_that_became_empty_keeps_no_files_either(run, folder, sheet):
+    imsave(folder / "flat.png", sheet[:96, :96])
+    write_points(folder / "flat.csv", ["y", "x"], [(48, 48)])
+    code, out = run("--points", "{stem}.csv", images=["flat.png"])
+    assert (code, files_of(out, "flat")) == (0, ["csv", "provenance.json"])
+    write_points(folder / "flat.csv", ["y", "x"], [])
+    assert run("--points", "{stem}.csv", images=["flat.png"])[0] == 1
+    assert files_of(out, "flat") == []
+    (row,) = summary_of(out)
+    assert row["status"] == "failed"
+    assert row["sentence"].endswith("The files of an earlier run were removed.")
+
+
+def test_an_image_that_cannot_be_read_any_more_keeps_its_files(run, folder, sheet):
+    imsave(folder / "flat.png", sheet[:96, :96])
+    _, out = run(images=["flat.png"])
+    (folder / "flat.png").write_bytes(b"damaged")
+    assert run(images=["flat.png"])[0] == 1
+    assert files_of(out, "flat") == ["csv", "provenance.json"]

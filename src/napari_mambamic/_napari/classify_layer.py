@@ -67,7 +67,7 @@ class Request:
     channel_axis: int | None
     blend: str
     channels: tuple[ChannelSource, ...]
-    within: str | None
+    within: Layer | None
     areas: dict[tuple[int, ...], Any]  # by the index of the plane; none without `within`
     view: Callable[[], View | None] | None
     with_embeddings: bool
@@ -146,7 +146,7 @@ def request_of(
         channel_axis,
         blend,
         tuple(sources or ()),
-        None if within is None else within.name,
+        within,
         areas,
         view,
         with_embeddings,
@@ -351,6 +351,7 @@ def result_layers_of(
         request.planes,
         results,
         objects=request.objects_layer,
+        within=request.within,
         heatmaps=request.heatmaps,
         channel_axis=request.channel_axis,
         points=list(zip(request.objects, request.point_numbers, strict=False)),
@@ -430,7 +431,7 @@ def _layer_settings(request: Request) -> dict[str, Any]:
         "points": bool(request.point_numbers),
         "channels": [source.name for source in request.channels] or None,
         "channel_axis": request.channel_axis,
-        "within": request.within,
+        "within": request.within and request.within.name,
         "weights": request.weights,
     }
     if request.channels:

@@ -16,9 +16,9 @@ from qtpy.QtWidgets import QApplication
 from napari import current_viewer
 from napari_mambamic._napari.classified import index_of, layer_with, plane_of
 from napari_mambamic._napari.save_dialog import may_replace, path_to_save
-from napari_mambamic._napari.script_objects import objects_writer
+from napari_mambamic._napari.script_files import run_files_of
 from napari_mambamic._napari.workers import create_worker
-from napari_mambamic.as_script import gaps_of, script_of
+from napari_mambamic.as_script import RunFiles, gaps_of, script_of
 from napari_mambamic.colours import Colours
 from napari_mambamic.errors import ExportError, MambamicError
 from napari_mambamic.image import ImagePyramid
@@ -115,7 +115,7 @@ def put_script_on_clipboard(
 ) -> None:
     """Copy a script that repeats the run of a layer of classes, and `say` what is to be filled in.
 
-    The objects of the run are saved first, in a thread.
+    What it reads is looked for, or saved, first, in a thread.
 
     Raises
     ------
@@ -123,33 +123,35 @@ def put_script_on_clipboard(
         There can be no script; what was on the clipboard is still there.
     """
     script_of(provenance)
-    write = objects_writer(viewer, layer)
-    if write is None:
-        say(_copied(provenance, None))
+    find = run_files_of(viewer, layer)
+    if find is None:
+        say(_copied(provenance, RunFiles()))
         return
 
-    def take(written: Path | str) -> None:
-        say(_copied(provenance, written) if isinstance(written, Path) else f"⚠ {written}")
+    def take(found: RunFiles | str) -> None:
+        say(_copied(provenance, found) if isinstance(found, RunFiles) else f"⚠ {found}")
 
-    worker = create_worker(_path_or_sentence, write)
+    worker = create_worker(_files_or_sentence, find)
     worker.returned.connect(take)
     worker.start()
 
 
-def _path_or_sentence(write: Callable[[], Path]) -> Path | str:
+def _files_or_sentence(find: Callable[[], RunFiles]) -> RunFiles | str:
     try:
-        return write()
+        return find()
     except MambamicError as error:
         return str(error)
 
 
-def _copied(provenance: Mapping[str, Any], objects: Path | None) -> str:
-    script = script_of(provenance, objects=objects)
+def _copied(provenance: Mapping[str, Any], files: RunFiles) -> str:
+    script = script_of(provenance, files)
     QApplication.clipboard().setText(script)
     gaps = gaps_of(script)
     said = "A Python script that repeats the run is on the clipboard."
-    if objects is not None:
-        said += f" It reads the objects from {objects}."
+    read = {"objects": files.objects, "mask": files.mask}
+    told = [f"the {what} from {path}" for what, path in read.items() if path is not None]
+    if told:
+        said += f" It reads {' and '.join(told)}."
     if not gaps:
         return said
     return f"{said} Fill in what is marked '<-- put here': {', '.join(gaps)}."

@@ -328,6 +328,11 @@ def points_of_layer(
     return data[numbers], numbers
 
 
+def points_in_image(image: Image, layer: Points) -> NDArray[np.float64]:
+    """All points of a layer in px of an image: (n, axes), the last of the image's axes."""
+    return _places_in_image(image, layer, np.asarray(layer.data).reshape(-1, layer.ndim))
+
+
 def vertices_of_layer(plane: LayerPlane, layer: Shapes) -> list[NDArray[np.float64]]:
     """Vertices (n, 2) of (y, x) in px of an image plane, of each shape of a layer.
 

@@ -144,9 +144,10 @@ class ResultLayers:
     A layer that the user deletes meanwhile is left alone.
 
     The metadata of each layer are "mambamic": the provenance; "results": `TileResults`, of a stack
-    a list of those of each plane so far; "image" and "objects": the ``unique_id`` of the layers
-    that were classified; "first points": see `first_point_of`; "colours": that of each class.
-    Their event tells who shows them elsewhere that there is more.
+    a list of those of each plane so far; "image", "objects" and "within": the ``unique_id`` of the
+    layers that were classified, and of that which limited them; "first points": see
+    `first_point_of`; "colours": that of each class.  Their event tells who shows them elsewhere
+    that there is more.
 
     Parameters
     ----------
@@ -156,6 +157,8 @@ class ResultLayers:
     results : TileResults
         Of the first that has any.
     objects : Labels or Points, optional
+    within : Shapes or Labels, optional
+        What the run was limited to.
     heatmaps : sequence of str
         Classes whose probability is shown, and names of `MAPS` (tiles only).
     channel_axis : int, optional
@@ -176,6 +179,7 @@ class ResultLayers:
         results: TileResults,
         *,
         objects: Layer | None = None,
+        within: Layer | None = None,
         heatmaps: Sequence[str] = (),
         channel_axis: int | None = None,
         name: str | None = None,
@@ -195,6 +199,7 @@ class ResultLayers:
             "results": results,
             "image": plane.layer.unique_id,
             "objects": None if objects is None else objects.unique_id,
+            "within": None if within is None else within.unique_id,
             "colours": dict(zip(results.class_names, self._colours, strict=True)),
         }
         name = name or f"{plane.layer.name} classes"
