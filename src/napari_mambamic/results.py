@@ -112,7 +112,8 @@ class TileResults:
         rows = self.probabilities[tiles]
         if not threshold:  # a million tiles would take a tenth of a second to say so
             return np.zeros(len(rows), bool)
-        unsure: NDArray[np.bool_] = rows.max(axis=1) < threshold
+        # Of few classes, `rows.max(axis=1)` takes three to ten times as long.
+        unsure: NDArray[np.bool_] = np.ascontiguousarray(rows.T).max(axis=0) < threshold
         return unsure
 
     @property

@@ -497,14 +497,27 @@ def test_where_pixels_name_classes_a_points_layer_gets_the_features(
     draw()
     map_panel.features_button.click()
     settle()
+    (points,) = [layer for layer in viewer.layers if "tiles" in layer.name]
+    points.features = {}
     map_panel.features_button.click()
     settle()
-    (points,) = [layer for layer in viewer.layers if "tiles" in layer.name]  # one, not two
+    # The same again: napari holds the window to remove a layer.
+    assert [layer for layer in viewer.layers if "tiles" in layer.name] == [points]
     assert len(points.data) == 3000
     assert list(points.features) == ["tile", "class", "probability", "map_1", "map_2"]
     np.testing.assert_array_equal(points.features[["map_1", "map_2"]], map_panel.scatter.points)
     np.testing.assert_allclose(points.data_to_world(points.data[51]), (2 * 14.5, 2 * 14.5))
     settle()
+
+
+def test_features_leave_another_layer_of_that_name_alone(viewer, map_panel, made_up, draw, settle):
+    _, layer, _ = made_up(shape=(600, 500))
+    draw()
+    mine = viewer.add_points([(1, 1)], name=f"{layer.name} tiles")
+    map_panel.features_button.click()
+    settle()
+    assert mine in viewer.layers
+    assert [len(each.data) for each in viewer.layers if "tiles" in each.name] == [1, 3000]
 
 
 def test_a_layer_without_embeddings_whose_image_is_closed_says_so(

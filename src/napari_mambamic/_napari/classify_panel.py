@@ -66,6 +66,7 @@ DEVICES = {
     "CPU": "cpu",
 }
 _SECONDS_BETWEEN_UPDATES = 0.2
+_MOST_AT_ONCE = 50_000  # tiles that an update shows: 10 ms of the window's thread
 
 
 class ClassifyPanel(RunPanel):
@@ -453,7 +454,24 @@ class ClassifyPanel(RunPanel):
         if progress.tiles is not None:
             self._fresh.append(progress.tiles)
         self.progress.setRange(0, progress.total)
-        self.progress.setValue(progress.done)
+        now = time.perf_counter()
+        if now < self._next_update:
+            return
+        adds_layers = self._shown is None
+        self._update(_MOST_AT_ONCE)
+        self._tell(progress)
+        if adds_layers:
+            return  # they are filled as soon as there is something
+        # Drawing takes at most a fifth of the time, however many tiles there are.
+        cost = time.perf_counter() - now
+        self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
+
+    def _tell(self, progress: Progress) -> None:
+        """Say how far the run is.
+
+        The bar draws the whole window at once, with the layers: it comes last, and with each batch
+        it would keep the window from anything else.
+        """
         if progress.done and not self._stopped:
             said = [f"{progress.done:,} of {progress.total:,}"]
             if progress.seconds_left is not None:
@@ -462,16 +480,7 @@ class ClassifyPanel(RunPanel):
             if self._n_there:
                 said.append(f"{self._n_there:,} were there already")
             self._say(" · ".join(said))
-        now = time.perf_counter()
-        if now < self._next_update:
-            return
-        adds_layers = self._shown is None
-        self._update()
-        if adds_layers:
-            return  # they are filled as soon as there is something
-        # Drawing takes at most a fifth of the time, however many tiles there are.
-        cost = time.perf_counter() - now
-        self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
+        self.progress.setValue(progress.done)
 
     def _next_plane(self, results: TileResults) -> None:
         """Begin with the results of another plane."""
@@ -481,9 +490,10 @@ class ClassifyPanel(RunPanel):
         self._everything.append(results)
         self._fresh = []
 
-    def _update(self) -> None:
-        """Show what is new."""
-        fresh = np.concatenate([np.empty(0, np.intp), *self._fresh])
+    def _update(self, most: int | None = None) -> None:
+        """Show what is new, or so many tiles of it."""
+        everything = np.concatenate([np.empty(0, np.intp), *self._fresh])
+        fresh, self._fresh = everything[:most], [everything[most or len(everything) :]]
         if self._shown is None:
             self._shown = result_layers_of(
                 self._viewer, self._request, self._everything[0], tiles=fresh
@@ -501,7 +511,6 @@ class ClassifyPanel(RunPanel):
         if not self.results.counts_unsure:
             counted &= ~unsure
         self._counts += np.bincount(labels[counted], minlength=len(self._counts))
-        self._fresh = []
         self.legend.show_counts(
             dict(zip(self.results.class_names, self._counts.tolist(), strict=True)),
             unsure=self._n_unsure,
@@ -521,13 +530,15 @@ class ClassifyPanel(RunPanel):
                 self._say("Stopped before the first tile.")
             return
         final = self._final or self._everything
+        are_blended = final[-1].probabilities is not self._everything[-1].probabilities
         if self._shown is not None:
             self._update()
             if self._shown.are_shown:
-                for each, live in zip(final, self._everything, strict=True):
-                    number = self._request.number_of(each)  # blended results are other ones
-                    self._shown.finish(each, plane=number, already_shown=each is live)
-        if final[-1] is not self._everything[-1]:
+                counts = [*self._counts.tolist(), self._n_unsure]
+                for each in final:
+                    number = self._request.number_of(each)
+                    self._shown.finish(each, plane=number, counts=None if are_blended else counts)
+        if are_blended:
             self._show_counts(final)
         self._everything, self.results = final, final[-1]
         self._warn(final)

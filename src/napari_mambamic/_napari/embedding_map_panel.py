@@ -481,16 +481,29 @@ class EmbeddingMapPanel(RunPanel):
     def _take_features(self, features: pd.DataFrame | Points) -> None:
         layer = self.mapped.layer
         if isinstance(features, Points):
-            layer, active = features, self._viewer.layers.selection.active
-            if layer.name in self._viewer.layers:
-                self._viewer.layers.remove(layer.name)
-            self._viewer.add_layer(layer)
-            self._viewer.layers.selection.active = active
+            layer = self._points_with(features)
         else:
             layer.features = features
         count = sum(str(name).startswith(("map_", "embedding_")) for name in layer.features)
         rows = len(layer.features)
         self._say(f"Layer {layer.name!r} has {count} more features for {rows:,} tiles.")
+
+    def _points_with(self, new: Points) -> Points:
+        """Add points on tiles; where they were added before, those get their features.
+
+        To remove a layer takes napari a quarter of a second and more: it collects garbage.
+        """
+        layers = self._viewer.layers
+        for layer in layers:
+            is_of_name = isinstance(layer, Points) and layer.name == new.name
+            if is_of_name and np.array_equal(layer.data, new.data):
+                layer.features = new.features
+                layer.metadata = {**layer.metadata, **new.metadata}
+                return layer
+        active = layers.selection.active
+        self._viewer.add_layer(new)
+        layers.selection.active = active
+        return new
 
 
 def _pictures_or_sentence(plane: LayerPlane, tiles: Sequence[Any]) -> list[Any] | str:

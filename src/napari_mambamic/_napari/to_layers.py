@@ -249,32 +249,48 @@ class ResultLayers:
             Which of the planes.
         """
         self._results[plane] = results
+        chosen = slice(None) if tiles is None else tiles
+        filled = [layer for layer, _ in self._heatmaps]
         if isinstance(self.main, Points):
             self._name_points()
         elif self._by_class:
-            self._fill(results, slice(None) if tiles is None else tiles, plane)
+            self._fill(results, chosen, plane)
+            filled.append(self.main)
         else:
             self._name_each(results)
         for layer, name in self._heatmaps:
-            shown = self._part(layer, plane).reshape(-1)
-            chosen = slice(None) if tiles is None else tiles
-            shown[chosen] = map_of(results, name, chosen)
-            layer.refresh()
+            self._part(layer, plane).reshape(-1)[chosen] = map_of(results, name, chosen)
+        for layer in filled:
+            # A thumbnail has the whole list of layers drawn again.
+            layer.refresh(thumbnail=tiles is None, extent=False)
         self._note(results, plane)
 
-    def finish(self, results: TileResults, *, plane: int = 0, already_shown: bool = False) -> None:
+    def finish(
+        self, results: TileResults, *, plane: int = 0, counts: Sequence[int] | None = None
+    ) -> None:
         """Show results that are final, and mark them when the run was stopped before its end.
 
-        A million tiles are not drawn again where each of them was `already_shown`.
+        Parameters
+        ----------
+        results : TileResults
+            Of a plane.
+        plane : int
+            Which of the planes.
+        counts : sequence of int, optional
+            Where everything is shown already, how many tiles of all planes have each class, the
+            unsure last: a million tiles are neither drawn nor counted again.
         """
-        if already_shown and self._by_class:
+        if counts is not None and self._by_class:
             self._note(results, plane)
+            for layer in self.layers:
+                layer.refresh(extent=False)  # its thumbnail as well
         else:
             self.update(results, plane=plane)
         if self._by_class:
-            self._counts[plane] = [*results.counts.values(), int(results.is_unsure.sum())]
-            tiles = np.sum(list(self._counts.values()), axis=0)
-            self.main.features = self.main.features.assign(tiles=tiles)
+            if counts is None:
+                self._counts[plane] = [*results.counts.values(), int(results.is_unsure.sum())]
+                counts = np.sum(list(self._counts.values()), axis=0).tolist()
+            self.main.features = self.main.features.assign(tiles=counts)
         if not results.complete:
             for layer in self.layers:
                 layer.name = f"{layer.name} (partial)"
@@ -443,7 +459,6 @@ class ResultLayers:
             at = index_in_labels(self._planes[plane], self._objects)
             labels = np.asarray(self._objects[at])
             part[...] = values[np.where(labels < len(values), labels, 0)]
-        self.main.refresh()
 
     def _values(
         self, results: TileResults, tiles: NDArray[np.intp] | slice
