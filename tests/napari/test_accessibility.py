@@ -90,6 +90,11 @@ def ancestors(widget, panel):
         yield widget
 
 
+def children_of(panel, kinds):
+    """Of any of some kinds: PySide6 finds those of one."""
+    return [child for child in panel.findChildren(QWidget) if isinstance(child, kinds)]
+
+
 def controls_of(panel):
     """What a user can work with; not what such controls consist of."""
     found = []
@@ -227,7 +232,7 @@ def nothing_is_cut(panel):
         QApplication.processEvents()
     assert panel.width() <= 600, "too wide for a small screen"
     cut = []
-    for widget in panel.findChildren((QLabel, QPushButton, QCheckBox)):
+    for widget in children_of(panel, (QLabel, QPushButton, QCheckBox)):
         wraps = isinstance(widget, QLabel) and widget.wordWrap()
         picture = isinstance(widget, QLabel) and not widget.text()
         inside = any(isinstance(a, CONTROLS) for a in ancestors(widget, panel))
@@ -262,8 +267,8 @@ def letters_follow_the_size_that_is_set_in_napari(panel, letters):
     for size in (9, 18):
         letters.font_size = size
         QApplication.processEvents()
-        heights.append([w.fontMetrics().height() for w in panel.findChildren(kinds)])
-    for widget, small, large in zip(panel.findChildren(kinds), *heights, strict=True):
+        heights.append([w.fontMetrics().height() for w in children_of(panel, kinds)])
+    for widget, small, large in zip(children_of(panel, kinds), *heights, strict=True):
         assert large > 1.5 * small, in_words(widget)
 
 
@@ -300,7 +305,7 @@ def text_stands_out_from_what_is_behind_it(panel):
 
 
 def letters_stand_out(panel):
-    for widget in panel.findChildren((QLabel, Message, QCheckBox, QPushButton)):
+    for widget in children_of(panel, (QLabel, Message, QCheckBox, QPushButton)):
         inside = any(isinstance(a, CONTROLS) for a in ancestors(widget, panel))
         if widget.isEnabled() and widget.isVisible() and widget.text() and not inside:
             assert contrast_drawn(widget) >= READABLE, in_words(widget)

@@ -31,8 +31,10 @@ def test_importing_loads_neither_torch_nor_napari_nor_qt(statement):
     assert not heavy & modules_after(statement)
 
 
-@pytest.mark.parametrize("name", sorted(set(napari_mambamic.__all__) - {"classify_layer"}))
+@pytest.mark.parametrize("name", napari_mambamic.__all__)
 def test_every_name_is_there_and_documented(name):
+    if name in ("classify_layer", "samples_from_layers"):
+        pytest.importorskip("napari.layers")  # tests/napari is a napari, too
     value = getattr(napari_mambamic, name)
     assert value.__doc__
     assert name in dir(napari_mambamic)

@@ -6,7 +6,7 @@ from typing import cast
 
 from napari.components import ViewerModel
 from npe2 import PluginManager
-from qtpy.QtCore import QEvent, QObject, QTimer, Signal
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from napari_mambamic._napari.canvas_context import delete_in_canvas_context
@@ -59,12 +59,16 @@ class StandsAsTab(QObject):
     """
 
     came_to_front = Signal(bool)  # False: it is behind another tab, or hidden
+    _docked, _hidden = Signal(), Signal()
 
     def __init__(self, panel: QWidget) -> None:
         super().__init__(panel)
         self._panel = panel
         self._is_docked = False
         self._is_in_front = False
+        # Later, if it is still there: PySide6's QTimer.singleShot calls what was deleted, too.
+        self._docked.connect(self._join, Qt.ConnectionType.QueuedConnection)
+        self._hidden.connect(self._bring_to_front, Qt.ConnectionType.QueuedConnection)
         panel.installEventFilter(self)
         FocusRing(panel)
 
@@ -78,7 +82,7 @@ class StandsAsTab(QObject):
             and not self._is_in_front
             and not event.spontaneous()
         ):
-            QTimer.singleShot(0, self._bring_to_front)
+            self._hidden.emit()
         return False
 
     def _find_dock(self) -> None:
@@ -89,7 +93,7 @@ class StandsAsTab(QObject):
         dock.setWindowTitle(on_tab(dock.windowTitle()))
         dock.installEventFilter(self)
         dock.visibilityChanged.connect(self._take_visibility)
-        QTimer.singleShot(0, self._join)  # napari is still about to place it
+        self._docked.emit()  # napari is still about to place it
 
     def _take_visibility(self, is_in_front: bool) -> None:
         if self._panel.window().isMinimized():

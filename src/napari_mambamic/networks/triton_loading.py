@@ -12,20 +12,23 @@ import os
 import sys
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 
 @cache
 def load_triton() -> Any:
-    """Import Triton bound to its own LLVM; None where there is no Triton."""
-    if find_spec("triton") is None:
-        return None
-    if not hasattr(os, "RTLD_DEEPBIND"):
-        return import_module("triton")
-    usual = sys.getdlopenflags()
-    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
+    """Import Triton bound to its own LLVM; None where there is none that can be imported.
+
+    torch goes on without it, too.  Triton 3.2, which comes with torch 2.6, needs setuptools and
+    does not ask for it.
+    """
+    usual = sys.getdlopenflags() if hasattr(os, "RTLD_DEEPBIND") else None
+    if usual is not None:
+        sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)
     try:
         return import_module("triton")
+    except ImportError:
+        return None
     finally:
-        sys.setdlopenflags(usual)
+        if usual is not None:
+            sys.setdlopenflags(usual)

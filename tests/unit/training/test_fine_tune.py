@@ -362,3 +362,23 @@ def test_a_network_in_training_is_not_the_one_that_is_given_back():
     assert not checkpoint.network.training
     assert not any(p.requires_grad for p in checkpoint.network.parameters())
     assert type(checkpoint.network) is type(build_network("mambamic-t", n_classes=2))
+
+
+def test_a_triton_that_cannot_be_imported_does_not_stop_training(tmp_path):
+    # Such as that of torch 2.6, where setuptools is missing.
+    (tmp_path / "triton").mkdir()
+    (tmp_path / "triton" / "__init__.py").write_text("import a_module_that_is_missing")
+    script = """
+import torch
+from napari_mambamic.training.config import TrainConfig
+from napari_mambamic.training.optimiser import make_optimiser
+make_optimiser(torch.nn.Linear(2, 2), TrainConfig(), 0.1)
+"""
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
