@@ -3,7 +3,9 @@
 z   logits of the weights, of which only their probabilities are known: log p, as good as z
 x   embeddings, centred, and divided by their mean length
 logits of the corrected head = z + W x + b, where W and b are small: without corrections they are 0,
-and near a corrected tile they turn its class.
+and near a corrected tile they turn its class.  What the weights say of the tiles without a label
+counts as much as a few labels do, so that the first corrections, which are of doubtful tiles, turn
+no others.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
 
 from napari_mambamic.errors import TrainingError
 
@@ -23,6 +26,10 @@ from napari_mambamic.errors import TrainingError
 # `head.fit_linear` has 0.3, and more labels: here a few must leave tiles that are not like them.
 _STRENGTH = 77.0
 _BIAS = 0.1
+_OPINION = 10.0  # labels that the opinion of the weights on all other tiles is worth
+_NEIGHBOURS = 10  # tiles are alike that are as near as the tenth neighbour mostly is
+_DOUBT = 0.1  # a label says little of tiles that are less alike, where alike is 0 to 1
+_MOST_OPINIONS = 1000  # tiles that stand for all
 _MOST_EXAMPLES = 2000
 _UNKNOWN = 0.01  # probability of a class that the weights do not know
 
@@ -167,22 +174,31 @@ def fit_corrected_head(
             f"{len(class_names)} classes do not belong together. Classify again."
         )
     names = tuple(dict.fromkeys([*class_names, *labels]))
-    wanted = np.eye(len(names))[[names.index(label) for label in labels]]
-    known = embeddings[np.isfinite(embeddings).all(axis=1)]
+    seen = np.flatnonzero(np.isfinite(embeddings).all(axis=1))
+    known = embeddings[seen]
     middle = known.mean(axis=0)
     spread = float(np.sqrt(((known - middle) ** 2).sum(axis=1).mean())) + 1e-12
-    x = (embeddings[numbers] - middle).astype(np.float64) / spread
+    others = np.setdiff1d(seen, numbers)
+    others = others[:: -(-len(others) // _MOST_OPINIONS) or 1]
+    told = np.array([names.index(label) for label in labels])
+    tiles = np.concatenate([numbers, others])
+    x = (embeddings[tiles] - middle).astype(np.float64) / spread
     # The bias is as weak as one dimension among many.
     x = np.concatenate([x, np.full((len(x), 1), _BIAS)], axis=1)
-    prior = _prior(probabilities[numbers], len(names)).astype(np.float64)
+    prior = _prior(probabilities[tiles], len(names)).astype(np.float64)
+    wanted = np.exp(prior - np.logaddexp.reduce(prior, axis=1, keepdims=True))
+    wanted[: len(numbers)] = np.eye(len(names))[told]
+    strength = np.full((len(tiles), 1), _STRENGTH)
+    trust = _trust(probabilities, x[:, :-1], numbers, told, others)
+    strength[len(numbers) :, 0] *= _OPINION / max(1, len(others)) * trust
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         w = flat.reshape(len(names), -1)
         logits = prior + x @ w.T
         logits -= logits.max(axis=1, keepdims=True)
         total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        gradient = _STRENGTH * (np.exp(logits - total) - wanted).T @ x + w
-        value = -_STRENGTH * (wanted * (logits - total)).sum() + 0.5 * (w**2).sum()
+        gradient = (strength * (np.exp(logits - total) - wanted)).T @ x + w
+        value = -(strength * wanted * (logits - total)).sum() + 0.5 * (w**2).sum()
         return float(value), gradient.ravel()
 
     start = np.zeros(len(names) * x.shape[1])
@@ -192,6 +208,33 @@ def fit_corrected_head(
     bias = (_BIAS * w[:, -1] - weight @ middle).astype(np.float32)
     examples = known[:: -(-len(known) // _MOST_EXAMPLES)].copy()
     return CorrectedHead(names, weight, bias, len(labels), examples)
+
+
+def _trust(
+    probabilities: NDArray[np.float32],
+    x: NDArray[np.float64],
+    labelled: NDArray[np.intp],
+    told: NDArray[np.intp],
+    others: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """(n_others,) how often the weights were right on the labelled tiles that are like each other.
+
+    Of the tiles of which they said the same; 1 where none of these is labelled.
+    """
+    said = probabilities.argmax(axis=1)
+    trust = np.ones(len(others))
+    x_labelled, x_others = x[: len(labelled)], x[len(labelled) :]
+    near = min(_NEIGHBOURS, len(others) - 1)
+    if near < 1:
+        return trust
+    between = cdist(x_others, x_others, "sqeuclidean")
+    reach = np.median(np.partition(between, near, axis=1)[:, near]) + 1e-12
+    for k in np.unique(said[labelled]):
+        same, those = said[labelled] == k, said[others] == k
+        distance = cdist(x_others[those], x_labelled[same], "sqeuclidean")
+        alike = np.exp(-distance / reach)
+        trust[those] = (_DOUBT + alike @ (told[same] == k)) / (_DOUBT + alike.sum(axis=1))
+    return trust
 
 
 def _level_of(
