@@ -99,6 +99,10 @@ def test_the_next_step_does_not_overwrite_what_is_said(make_napari_viewer_proxy,
     viewer.layers.clear()
     step.show()
     assert label.text() == "Stopped."
+    step.instead("Open an image first.")
+    assert label.text() == "Open an image first."
+    viewer.add_image(np.zeros((8, 8)))
+    assert label.text() == "1 layers"
 
 
 def row_of_height(row, width):
@@ -203,6 +207,8 @@ def test_tabs_say_one_word_each(make_napari_viewer_proxy, qtbot):
 
     qtbot.waitUntil(lambda: titles() == {"Compare", "Robustness", "Results"})
     assert on_tab("my own title") == "my own title"
+    bars = [b for b in window.findChildren(QTabBar) if b.count() == 3]
+    assert {bar.elideMode() for bar in bars} == {Qt.TextElideMode.ElideNone}  # of many, too
     assert len({on_tab(f"{name} (Mambamic)") for name in PANELS}) == len(PANELS)
 
 
@@ -213,3 +219,13 @@ def test_the_label_of_a_chart_stands_below_the_numbers_where_it_is_long(qtbot):
     assert chart.below(800)[1] == 0
     chart.resize(250, 300)
     assert chart.below(180)[1] >= chart.fontMetrics().height()
+
+
+def test_no_text_is_cut_when_another_one_needs_more_room(make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.window.resize(1400, 700)
+    panel = open_panel(viewer, "Classify tiles and cells")
+    about, names = panel.weights.about, panel.weights.names
+    for name in ("blood-cells-t", "red-cell-shapes-t") * 2:  # the second has a longer text
+        names.setCurrentIndex(names.findData(name))
+        qtbot.waitUntil(lambda: about.height() >= about.heightForWidth(about.width()))
