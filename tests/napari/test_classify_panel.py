@@ -96,7 +96,7 @@ def test_classify_adds_a_layer_a_legend_and_a_status(viewer, panel, image, finis
         assert panel.legend.item(row, 0).text() == name
         assert panel.legend.item(row, 1).text() == str(counts[name])
         assert panel.legend.item(row, 2).text() == f"{counts[name] / 24:.1%}"
-    assert "24 classified on CPU" in panel.message.text()
+    assert "24 tiles classified on CPU" in panel.message.text()
     assert panel.run_button.isEnabled()
     assert not panel.cancel_button.isEnabled()
     status = layer.get_status((100, 100), world=True)["coordinates"]
@@ -317,7 +317,11 @@ BAD_INPUT = [  # what is added to the viewer, the cut, words of the sentence
         2,
         "1 of 2 points lie outside",
     ),
-    (lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)), 0, "NaN pixels"),
+    (
+        lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)),
+        0,
+        "pixels that are NaN",
+    ),
     (lambda v: v.add_image(np.full((99, 99), 7.0)), 0, "floats from 7 to 7"),
 ]
 
