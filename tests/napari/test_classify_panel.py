@@ -463,7 +463,7 @@ def test_all_planes_of_a_stack_or_a_range_are_classified(viewer, panel, sheet, f
     for z in range(3):
         expected = classify_image(stack[z], classifier).labels + 1
         np.testing.assert_array_equal(layer.data[z].ravel(), expected)
-    assert "24 classified" in panel.message.text()
+    assert "24 tiles classified" in panel.message.text()
     assert "3 planes" in panel.message.text()
     assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 24
     panel.planes.setCurrentText("From ... to")
@@ -506,7 +506,7 @@ def test_only_where_shapes_are_is_classified(viewer, panel, image, finish):
     panel.run_button.click()
     finish(panel)
     assert np.flatnonzero(panel.results.is_done).tolist() == [0, 1, 2]
-    assert "3 classified" in panel.message.text()
+    assert "3 tiles classified" in panel.message.text()
 
 
 def test_the_preview_shows_patches_from_the_middle_of_the_view(viewer, panel, image, qtbot):
@@ -534,7 +534,7 @@ def test_a_missing_pixel_size_is_asked_for_and_can_be_waived(
     panel.use_pixels.setChecked(True)
     panel.run_button.click()
     finish(panel)
-    assert "24 classified" in panel.message.text()
+    assert "24 tiles classified" in panel.message.text()
 
 
 def test_a_run_hides_what_an_earlier_one_said_of_the_same_places(viewer, panel, image, finish):
@@ -622,7 +622,7 @@ def test_points_of_a_stack_are_classified_each_in_its_own_plane(
     by_name = dict(zip(panel.results.class_names, class_colours(8), strict=True))
     for name, colour in zip(layer.features["class"], layer.face_color, strict=True):
         np.testing.assert_allclose(colour, by_name[name], atol=1e-6)
-    assert "5 classified" in panel.message.text()
+    assert "5 objects classified" in panel.message.text()
     assert "3 planes" in panel.message.text()
     assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 5
     everything = results_of(layer)
@@ -694,7 +694,7 @@ def test_planes_without_objects_do_not_stop_a_stack(viewer, panel, stack, finish
     panel.planes.setCurrentText("All")
     panel.run_button.click()
     finish(panel)
-    assert "3 classified" in panel.message.text()
+    assert "3 objects classified" in panel.message.text()
     assert "2 of 5 planes; on the others there is nothing to classify." in panel.message.text()
     layer = viewer.layers["stack classes"]
     assert layer.data.shape == labels.shape
@@ -761,7 +761,7 @@ def test_shapes_limit_the_plane_that_they_were_drawn_on(viewer, panel, stack, fi
     panel.run_button.click()
     finish(panel)
     said = panel.message.text()
-    assert "4 classified" in said
+    assert "4 tiles classified" in said
     assert "'regions' has shapes on 2 of the 5 planes." in said
     layer = viewer.layers["stack classes"]
     shown = np.zeros((5, 4), int)
@@ -982,7 +982,7 @@ def test_a_long_run_goes_on_after_napari_was_killed(
     panel.run_button.click()
     finish(panel)
     said = panel.message.text()
-    assert "96 classified" in said
+    assert "96 tiles classified" in said
     # At most a block of 24 and the batches of 8 on their way are done again.
     there = int(re.search(r"(\d+) of 96 tiles were there already", said)[1])
     assert there in (48, 72)
