@@ -180,14 +180,16 @@ def _check_finite(pixels: NDArray[Any], image: ImagePyramid, tiles: Sequence[Til
     bad = ~np.isfinite(pixels).all(axis=(1, 2, 3))
     tile = tiles[int(np.flatnonzero(bad)[0])]
     raise ImageError(
-        f"Image {image.name!r} has {_non_finite(pixels)}, the first in the tile at (y, x) = "
-        f"({tile.y}, {tile.x}). Replace them, for example with numpy.nan_to_num, or crop the image."
+        f"Image {image.name!r} has pixels that are {_non_finite(pixels)}, the first in the tile at "
+        f"(y, x) = ({tile.y}, {tile.x}). Replace them, for example with numpy.nan_to_num, or crop "
+        f"the image."
     )
 
 
 def _non_finite(pixels: NDArray[Any]) -> str:
-    nan, inf = int(np.isnan(pixels).sum()), int(np.isinf(pixels).sum())
-    return " and ".join(f"{n} {what} pixels" for n, what in ((nan, "NaN"), (inf, "Inf")) if n)
+    # How many is not told: patches overlap, and repeat pixels beyond the border.
+    found = ((np.isnan(pixels).any(), "NaN"), (np.isinf(pixels).any(), "infinite"))
+    return " or ".join(what for is_there, what in found if is_there)
 
 
 def to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -210,8 +212,8 @@ def to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(scaled).all():
         which = int(np.flatnonzero(~np.isfinite(scaled).all(axis=(1, 2, 3)))[0])
         raise ImageError(
-            f"The patches have {_non_finite(scaled)}, the first in patch {which}. Replace them, "
-            f"for example with numpy.nan_to_num."
+            f"The patches have pixels that are {_non_finite(scaled)}, the first in patch {which}. "
+            f"Replace them, for example with numpy.nan_to_num."
         )
     low, high = (float(scaled.min()), float(scaled.max())) if scaled.size else (0.0, 0.0)
     if low < -1e-3 or high > 1 + 1e-3:

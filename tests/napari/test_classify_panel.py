@@ -96,7 +96,7 @@ def test_classify_adds_a_layer_a_legend_and_a_status(viewer, panel, image, finis
         assert panel.legend.item(row, 0).text() == name
         assert panel.legend.item(row, 1).text() == str(counts[name])
         assert panel.legend.item(row, 2).text() == f"{counts[name] / 24:.1%}"
-    assert "24 classified on CPU" in panel.message.text()
+    assert "24 tiles classified on CPU" in panel.message.text()
     assert panel.run_button.isEnabled()
     assert not panel.cancel_button.isEnabled()
     status = layer.get_status((100, 100), world=True)["coordinates"]
@@ -314,7 +314,11 @@ BAD_INPUT = [  # what is added to the viewer, the cut, words of the sentence
         2,
         "1 of 2 points lie outside",
     ),
-    (lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)), 0, "NaN pixels"),
+    (
+        lambda v: v.add_image(np.full((99, 99), np.nan), contrast_limits=(0, 1)),
+        0,
+        "pixels that are NaN",
+    ),
     (lambda v: v.add_image(np.full((99, 99), 7.0)), 0, "floats from 7 to 7"),
 ]
 
@@ -456,7 +460,7 @@ def test_all_planes_of_a_stack_or_a_range_are_classified(viewer, panel, sheet, f
     for z in range(3):
         expected = classify_image(stack[z], classifier).labels + 1
         np.testing.assert_array_equal(layer.data[z].ravel(), expected)
-    assert "24 classified" in panel.message.text()
+    assert "24 tiles classified" in panel.message.text()
     assert "3 planes" in panel.message.text()
     assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 24
     panel.planes.setCurrentText("From ... to")
@@ -499,7 +503,7 @@ def test_only_where_shapes_are_is_classified(viewer, panel, image, finish):
     panel.run_button.click()
     finish(panel)
     assert np.flatnonzero(panel.results.is_done).tolist() == [0, 1, 2]
-    assert "3 classified" in panel.message.text()
+    assert "3 tiles classified" in panel.message.text()
 
 
 def test_the_preview_shows_patches_from_the_middle_of_the_view(viewer, panel, image, qtbot):
@@ -527,7 +531,7 @@ def test_a_missing_pixel_size_is_asked_for_and_can_be_waived(
     panel.use_pixels.setChecked(True)
     panel.run_button.click()
     finish(panel)
-    assert "24 classified" in panel.message.text()
+    assert "24 tiles classified" in panel.message.text()
 
 
 def test_a_run_hides_what_an_earlier_one_said_of_the_same_places(viewer, panel, image, finish):
@@ -615,7 +619,7 @@ def test_points_of_a_stack_are_classified_each_in_its_own_plane(
     by_name = dict(zip(panel.results.class_names, class_colours(8), strict=True))
     for name, colour in zip(layer.features["class"], layer.face_color, strict=True):
         np.testing.assert_allclose(colour, by_name[name], atol=1e-6)
-    assert "5 classified" in panel.message.text()
+    assert "5 objects classified" in panel.message.text()
     assert "3 planes" in panel.message.text()
     assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 5
     everything = results_of(layer)
@@ -688,7 +692,7 @@ def test_planes_without_objects_do_not_stop_a_stack(
     panel.planes.setCurrentText("All")
     panel.run_button.click()
     finish(panel)
-    assert "3 classified" in panel.message.text()
+    assert "3 objects classified" in panel.message.text()
     assert "2 of 5 planes; on the others there is nothing to classify." in panel.message.text()
     layer = viewer.layers["stack classes"]
     assert layer.data.shape == labels.shape
@@ -756,7 +760,7 @@ def test_shapes_limit_the_plane_that_they_were_drawn_on(
     panel.run_button.click()
     finish(panel)
     said = panel.message.text()
-    assert "4 classified" in said
+    assert "4 tiles classified" in said
     assert "'regions' has shapes on 2 of the 5 planes." in said
     layer = viewer.layers["stack classes"]
     shown = np.zeros((5, 4), int)
@@ -980,7 +984,7 @@ def test_a_long_run_goes_on_after_napari_was_killed(
     panel.run_button.click()
     finish(panel)
     said = panel.message.text()
-    assert "96 classified" in said
+    assert "96 tiles classified" in said
     # At most a block of 24 and the batches of 8 on their way are done again.
     there = int(re.search(r"(\d+) of 96 tiles were there already", said)[1])
     assert there in (48, 72)

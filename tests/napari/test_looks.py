@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from npe2 import PluginManifest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import (
     QApplication,
     QFormLayout,
@@ -99,6 +99,10 @@ def test_the_next_step_does_not_overwrite_what_is_said(make_napari_viewer_proxy,
     viewer.layers.clear()
     step.show()
     assert label.text() == "Stopped."
+    step.instead("Open an image first.")
+    assert label.text() == "Open an image first."
+    viewer.add_image(np.zeros((8, 8)))
+    assert label.text() == "1 layers"
 
 
 def row_of_height(row, width):
@@ -203,6 +207,8 @@ def test_tabs_say_one_word_each(make_napari_viewer_proxy, qtbot):
 
     qtbot.waitUntil(lambda: titles() == {"Compare", "Robustness", "Results"})
     assert on_tab("my own title") == "my own title"
+    bars = [b for b in window.findChildren(QTabBar) if b.count() == 3]
+    assert {bar.elideMode() for bar in bars} == {Qt.TextElideMode.ElideNone}  # of many, too
     assert len({on_tab(f"{name} (Mambamic)") for name in PANELS}) == len(PANELS)
 
 
@@ -213,3 +219,13 @@ def test_the_label_of_a_chart_stands_below_the_numbers_where_it_is_long(qtbot):
     assert chart.below(800)[1] == 0
     chart.resize(250, 300)
     assert chart.below(180)[1] >= chart.fontMetrics().height()
+
+
+def test_a_text_that_was_given_too_little_height_is_laid_out_again(make_napari_viewer_proxy, qtbot):
+    viewer = make_napari_viewer_proxy(show=True)
+    panel = open_panel(viewer, "Classify tiles and cells")
+    about = panel.weights.about
+    qtbot.waitUntil(lambda: about.height() >= about.heightForWidth(about.width()) > 10)
+    about.resize(about.width(), 10)  # as Qt does when a scroll bar comes
+    QApplication.postEvent(panel.widget(), QEvent(QEvent.Type.LayoutRequest))
+    qtbot.waitUntil(lambda: about.height() >= about.heightForWidth(about.width()))

@@ -96,6 +96,16 @@ def test_the_table_is_the_summary_in_words(table, settled, classes):
     assert table.message.text() == "cells classes: 24 of 24 tiles are classified."
 
 
+def test_only_the_column_of_the_order_has_room_for_its_arrow(table, settled, classes):
+    settled()
+    header = table.table.horizontalHeader()
+    before = header.sectionSizeHint(2)
+    table.table.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    assert before < header.sectionSizeHint(2) <= header.sectionSize(2)
+    table.table.sortByColumn(3, Qt.SortOrder.AscendingOrder)
+    assert header.sectionSizeHint(2) == before
+
+
 def test_a_click_on_a_heading_sorts_by_value(table, settled, classes):
     settled()
     for column, order in ((1, "Blm"), (2, "lBm"), (3, "lBm"), (4, "lBm"), (5, None)):

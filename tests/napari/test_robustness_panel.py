@@ -173,4 +173,4 @@ def test_it_opens_from_the_menu_and_every_control_says_what_it_is(viewer):
     for kind in (QPushButton, QComboBox, QSpinBox, QTableWidget):
         for control in widget.findChildren(kind):
             assert control.toolTip() or control.accessibleName(), control
-    assert widget.layer.accessibleName() == "Classes"
+    assert widget.layer.accessibleName() == "Results"

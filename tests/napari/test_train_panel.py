@@ -85,7 +85,8 @@ def test_keys_label_the_tile_under_the_cursor(viewer, panel):
     assert tool.annotations.tiles == (Tile(0, 0, 96), Tile(96, 192, 96))
     np.testing.assert_allclose(layer.data, [(47.5, 47.5), (143.5, 239.5)])
     assert layer.features["class"].tolist() == ["basophil", "eosinophil"]
-    assert "1: basophil 1, 2: eosinophil 1 - of 24 tiles" in panel.sources.message.text()
+    said = panel.sources.message.text()
+    assert "1: basophil 1, 2: eosinophil 1 - of 24 tiles. A click gives 'eosinophil'." in said
     press(viewer, layer, key_of(layer, "2"), (50, 50))
     assert tool.annotations.classes == ("eosinophil", "eosinophil")
     press(viewer, layer, key_of(layer, "u"), (0, 0))
@@ -96,6 +97,7 @@ def test_keys_label_the_tile_under_the_cursor(viewer, panel):
     assert viewer.status == "There is no class 3 yet."
     press(viewer, layer, key_of(layer, "1"), (500, 500))
     assert len(layer.data) == 1  # outside of the image
+    assert "A click gives 'basophil'." in panel.sources.message.text()
 
 
 def test_a_click_gives_the_class_that_was_used_last(viewer, panel):
@@ -132,10 +134,25 @@ def test_next_goes_to_a_tile_without_a_class(viewer, panel):
     tool.layer.keymap[key_of(tool.layer, "n")](tool.layer)
     camera = getattr(viewer, "scene", viewer).camera
     np.testing.assert_allclose(camera.center[-2:], (47.5, 143.5))
+    frame = viewer.layers["tile to label"]
+    assert frame.visible
+    np.testing.assert_allclose(frame.data[:, 0].mean(axis=0), (47.5, 143.5))
+    assert viewer.layers.selection.active == tool.layer
     for index in range(24):
         tool.label(index, "basophil")
+    assert not frame.visible
     tool.layer.keymap[key_of(tool.layer, "n")](tool.layer)
     assert viewer.status == "Every tile has a class."
+
+
+def test_labels_of_another_image_of_the_same_name_and_size_stay_away(viewer, image, sheet):
+    Annotator(viewer, image, tile_size=96, class_names=["a", "b"]).label(3, "a")
+    viewer.layers.clear()
+    other = viewer.add_image(sheet[192:384], name="cells", rgb=True)
+    assert not len(Annotator(viewer, other, tile_size=96, class_names=["a", "b"]).annotations)
+    viewer.layers.clear()
+    again = viewer.add_image(sheet[:192].copy(), name="cells", rgb=True)
+    assert len(Annotator(viewer, again, tile_size=96, class_names=["a", "b"]).annotations) == 1
 
 
 def test_labels_are_there_again_after_a_crash(viewer, image):
@@ -215,12 +232,13 @@ def test_objects_can_be_clicked(viewer, panel, finish):
     np.testing.assert_array_equal(panel.samples.pixels[0], viewer.layers["cells"].data[0:96, 0:96])
 
 
-def test_live_colours_all_tiles_after_each_label(viewer, panel, qtbot):
+def test_live_colours_all_tiles_after_each_label(viewer, panel, docked, finish, qtbot):
     panel.live.setChecked(True)
     assert "press Start labelling" in panel.message.text()
     assert not panel.live.isChecked()
-    panel.sources.class_names.setText("basophil, eosinophil")
+    panel.sources.class_names.setText("eosinophil, basophil")
     panel.sources.label_button.click()
+    assert "press Start labelling" not in panel.message.text()  # it was done
     tool = panel.sources.annotator
     panel.live.setChecked(True)
     live = panel._live
@@ -235,6 +253,8 @@ def test_live_colours_all_tiles_after_each_label(viewer, panel, qtbot):
     qtbot.waitUntil(lambda: not live.is_busy, timeout=10_000)
     layer = viewer.layers["cells live"]
     assert layer.features["class"].tolist() == ["basophil"] * 12 + ["eosinophil"] * 12
+    first = tool.layer.border_color[tool.layer.features["class"].to_list().index("eosinophil")]
+    np.testing.assert_allclose(layer.colormap.color_dict[13], first, atol=0.01)
     assert viewer.layers.selection.active == tool.layer
     assert viewer.layers.index("cells live") < viewer.layers.index("cells annotations")
     tool.label(1, "thrombocyte")
@@ -242,6 +262,11 @@ def test_live_colours_all_tiles_after_each_label(viewer, panel, qtbot):
         lambda: "thrombocyte" in viewer.layers["cells live"].features["class"].cat.categories,
         timeout=10_000,
     )
+    classify = docked(ClassifyPanel)
+    classify.image.choose(viewer.layers["cells"])
+    classify.run_button.click()
+    finish(classify)
+    assert not viewer.layers["cells live"].visible  # two colours on each other are a third
     panel.live.setChecked(False)
     assert "cells live" not in viewer.layers
 
@@ -301,7 +326,7 @@ def test_a_cell_of_the_confusion_matrix_opens_its_tiles(viewer, labelled, finish
     panel.run_button.click()
     finish(panel)
     panel.result.confusion.cellClicked.emit(1, 1)
-    layer = viewer.layers["eosinophil told eosinophil"]
+    layer = viewer.layers["eosinophil classified as eosinophil"]
     assert isinstance(layer, Image)
     assert layer.data.shape == (3, 96, 96, 3) or layer.data.shape == (2, 96, 96, 3)
     assert "cells at (y, x) = (96, " in panel.message.text()
@@ -348,7 +373,7 @@ def test_the_form_is_what_the_core_gets(panel):
 
     config = TrainConfig(**panel._settings())
     assert (config.mode, config.epochs, config.device) == ("all", 7, "cpu")
-    panel.start_from.setCurrentText("blood-cells-t")
+    panel.start_from.setCurrentIndex(panel.start_from.findData("blood-cells-t"))
     panel.mode.setCurrentText("Last stage: minutes")
     assert TrainConfig(**panel._settings()).mode == "last stage"
     assert panel.sources.tile_size.value() == 96

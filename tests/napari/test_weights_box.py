@@ -81,7 +81,7 @@ def test_panels_that_are_open_live_without_weights_that_are_removed(
     train.start_from.setCurrentIndex(0)
     panel.run_button.click()
     finish(panel)
-    assert panel.message.text().startswith("24 classified")
+    assert panel.message.text().startswith("24 tiles classified")
     train.run_button.click()
     finish(train)
     assert train.message.text().startswith("Trained for")

@@ -180,9 +180,9 @@ def test_train_reads_class_folders_and_saves_weights_that_classify(cells, tmp_pa
     assert "validation: accuracy 100.0%" in said
     page = (tmp_path / "own.html").read_text(encoding="utf-8")
     assert "<h2>Robustness (validation)</h2><p>" in page
-    assert "As they are, 100.0% are told right." in page
+    assert "As they are, 100.0% are classified correctly." in page
     assert "Confusion matrix" in page
-    assert "Expected calibration error" in page
+    assert "that takes 100 validation samples" in page
     imsave(tmp_path / "cells" / "basophil" / "copy.png", cells[0, 3])
     (tmp_path / "cells" / "platelet" / "12.png").write_bytes(b"")
     assert main([*arguments, "--device", "cpu", "--skip-unreadable", "--drop-copies"]) == 0

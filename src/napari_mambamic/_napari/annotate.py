@@ -11,16 +11,17 @@ import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Points
 
-from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.from_layer import plane_of_layer, some_pixels_of
+from napari_mambamic._napari.tile_highlight import TileHighlight
 from napari_mambamic._napari.to_layers import colours_in, place_of
 from napari_mambamic.errors import MambamicError
-from napari_mambamic.tiling import Tile, plan_tiles
+from napari_mambamic.tiling import Tile, places_of, plan_tiles
 from napari_mambamic.training.annotations import Annotations, path_in_user_data
 
 HELP = (
-    "Click a tile to give it the chosen class; keys 1-9 give their class to the tile under the "
-    "cursor. 0: no class. u: undo. n: next tile without a class, which the keys then label until "
-    "the cursor moves."
+    "Keys 1-9 give their class to the tile under the cursor, and clicks then give it too. 0: no "
+    "class. u: undo. n: next tile without a class, which the keys then label until the cursor "
+    "moves."
 )
 
 
@@ -60,7 +61,8 @@ class Annotator:
             if tiles is None
             else tiles
         )
-        self._centres = np.array([(t.y, t.x) for t in self.tiles]) + (tile_size - 1) / 2
+        self._places = places_of(self.tiles)
+        self._centres = self._places[:, :2] + (tile_size - 1) / 2
         cut = "tiles" if tiles is None else "objects"
         self.annotations = Annotations(
             journal or journal_of(image, tile_size, self.plane.index, cut)
@@ -69,6 +71,7 @@ class Annotator:
         self.class_names = known
         self.current = 0
         self._gone_to: tuple[int, tuple[float, ...]] | None = None  # a tile; where the cursor was
+        self._marked = TileHighlight(viewer, "tile to label")
         self.layer = Points(
             np.zeros((0, image.ndim)),
             name=f"{image.name} annotations",
@@ -90,10 +93,12 @@ class Annotator:
     def set_classes(self, names: Sequence[str]) -> None:
         """Change the names that the keys give."""
         self.class_names = list(names)
+        self.current = min(self.current, len(names) - 1)
         self._show()
 
     def label(self, index: int, name: str | None) -> None:
         """Give a tile, by its number in `tiles`, a class, or none."""
+        self._mark()
         try:
             self.annotations.label(self.tiles[index], name)
         except MambamicError as error:
@@ -128,6 +133,8 @@ class Annotator:
             index = self._tile_at_hand()
             if index is not None:
                 self.label(index, name)
+            elif self._on_change is not None:
+                self._on_change()  # clicks give another class
 
         return press
 
@@ -151,7 +158,13 @@ class Annotator:
         scene = getattr(self._viewer, "scene", self._viewer)  # napari has moved the camera there
         scene.camera.center = self.layer.data_to_world(place)
         self._gone_to = index, tuple(self._viewer.cursor.position)
-        self._viewer.status = f"Tile {index + 1}, in the middle of the view: keys 1-9 label it."
+        self._mark(index)
+        self._viewer.status = f"Tile {index + 1}, the one with a frame: keys 1-9 label it."
+
+    def _mark(self, *indices: int) -> None:
+        """Frame tiles, or none."""
+        chosen = np.array(indices, np.intp)
+        self._marked.show(self.plane, self.tiles, self._places, chosen)
 
     def _click(self, layer: Points, event: Any) -> Any:
         if event.button != 1:
@@ -160,7 +173,7 @@ class Annotator:
         if event.type == "mouse_move":
             return  # a drag moves the view
         index = self.tile_at(event.position)
-        if index is not None and self.current < len(self.class_names):
+        if index is not None:
             self.label(index, self.class_names[self.current])
 
     def _show(self) -> None:
@@ -174,6 +187,8 @@ class Annotator:
         layer = self.layer
         layer.data = np.array(centres, float).reshape(-1, self.image.ndim)
         layer.features = pd.DataFrame({"class": list(classes)}, dtype=object)
+        # Other layers of the viewer show these classes in the same colours.
+        layer.metadata["colours"] = dict(zip(names, colours, strict=True))
         if len(centres):
             chosen = colours[[names.index(name) for name in classes]]
             faces = chosen.copy()
@@ -188,5 +203,5 @@ def journal_of(image: Image, tile_size: int, index: tuple[int, ...], cut: str) -
     """Where the labels of an image are kept from one session to the next."""
     source = getattr(image.source, "path", None)
     shape = (image.data[0] if image.multiscale else image.data).shape
-    key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}|{cut}"
+    key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}|{cut}|{some_pixels_of(image)}"
     return path_in_user_data("annotations", image.name, key, ".jsonl")

@@ -557,7 +557,9 @@ class ClassifyPanel(RunPanel):
             there = f"{self._n_there:,} of {total:,} tiles were there already, from a run that was "
             there = f"{there}interrupted." if self._n_there else ""
             notes = " ".join(filter(None, [note, self._request.note, there]))
-            self._say(f"{done:,} classified on {results.provenance['device']}. {notes}")
+            cut = results.provenance["settings"]["cut"]
+            what = f"{done:,} {cut if done > 1 else cut[:-1]}"
+            self._say(f"{what} classified on {results.provenance['device']}. {notes}".rstrip())
 
     def _show_counts(self, everything: list[TileResults]) -> None:
         counts = sum((Counter(each.counts) for each in everything), Counter())

@@ -6,7 +6,7 @@ from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableWidget
 
-_MOST_OF_NAMES = 0.45  # of the width
+_LEAST_OF_NAMES = 0.25  # of the width, where there are more columns than fit
 _AROUND = 8  # px above and below the letters of a row, together
 
 
@@ -54,11 +54,28 @@ class FittedTable(QTableWidget):
         bar = self.horizontalScrollBar()
         below = bar.sizeHint().height() if bar.maximum() else 0
         self.setFixedHeight(min(self.rowCount(), self._most_rows) * row + header + below + 6)
+        self._fit_names()
+
+    def _fit_names(self) -> None:
+        """Long names of rows are cut before the last column would be."""
+        columns = sum(self._least_width(column) for column in range(self.columnCount()))
+        left = self.width() - 2 * self.frameWidth() - columns
+        most = max(left, int(_LEAST_OF_NAMES * self.width()), 1)
+        if most != self.verticalHeader().maximumWidth():
+            self.verticalHeader().setMaximumWidth(most)
+            self.updateGeometries()
+
+    def _least_width(self, column: int) -> int:
+        """Of a column that can be read, in px."""
+        header = self.horizontalHeader()
+        width = max(header.minimumSectionSize(), self.sizeHintForColumn(column))
+        stretches = header.sectionResizeMode(column) == QHeaderView.ResizeMode.Stretch
+        return width if stretches else max(width, header.sectionSizeHint(column))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Long names of rows leave room for what is in them."""
+        """Names of rows have another room."""
         super().resizeEvent(event)
-        self.verticalHeader().setMaximumWidth(max(int(_MOST_OF_NAMES * self.width()), 1))
+        self._fit_names()
 
     def changeEvent(self, event: QEvent) -> None:
         """Larger letters take higher rows."""

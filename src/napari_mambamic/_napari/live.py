@@ -97,6 +97,9 @@ class LivePreview:
         if isinstance(results, str):
             self._say(f"⚠ {results}")
             return
+        # As of other results of the plane, so that a run of Classify hides them.
+        plane = {"name": self.annotator.image.name, "plane": list(self.annotator.plane.index)}
+        results.provenance["layer"] = plane
         self.results = results
         self._say("Live: label tiles of two classes or more, and see what they teach.")
         self.refresh()

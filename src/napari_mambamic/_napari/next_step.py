@@ -28,6 +28,11 @@ class NextStep:
             event.connect(self.show)
         self.show()
 
+    def instead(self, sentence: str) -> None:
+        """Say this until something else is to be done next."""
+        self._said = sentence
+        self._message.setText(sentence)
+
     def show(self, event: object = None) -> None:
         """Say what to do now, unless there is another message."""
         if self._message.text() in ("", self._said):

@@ -7,7 +7,7 @@ from typing import cast
 from napari.components import ViewerModel
 from npe2 import PluginManager
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QTabBar, QWidget
 
 from napari_mambamic._napari.canvas_context import delete_in_canvas_context
 from napari_mambamic._napari.focus_ring import FocusRing
@@ -99,6 +99,9 @@ class StandsAsTab(QObject):
         if self._panel.window().isMinimized():
             return  # it comes back as it was
         self._is_in_front = is_in_front
+        for tabs in self._panel.window().findChildren(QTabBar):
+            if tabs.parent() is self._panel.window():
+                tabs.setElideMode(Qt.TextElideMode.ElideNone)  # many scroll, and can be read
         self.came_to_front.emit(is_in_front)
 
     def _bring_to_front(self) -> None:

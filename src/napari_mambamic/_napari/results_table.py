@@ -11,7 +11,14 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from numpy.typing import NDArray
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSortFilterProxyModel, Qt, QTimer
+from qtpy.QtCore import (
+    QAbstractTableModel,
+    QModelIndex,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+    QTimer,
+)
 from qtpy.QtGui import QColor, QKeySequence, QResizeEvent, QShortcut
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -40,6 +47,7 @@ from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined,
 from napari_mambamic.tiling import TileGrid
 
 _MS_BETWEEN_UPDATES = 500
+_AROUND = 6  # px beside the words of a heading
 _REGION, _CLASS, _TILES, _SHARE, _AREA, _PROBABILITY, _UNSURE = range(7)
 _TOOLTIPS = (
     "The shape or label that the middles of the tiles lie in",
@@ -140,6 +148,27 @@ class SummaryModel(QAbstractTableModel):
         return _TOOLTIPS[section] if role == Qt.ItemDataRole.ToolTipRole else None
 
 
+class _NarrowHeader(QHeaderView):
+    """Keeps room for the arrow of the order in the column that rows are sorted by, not in all."""
+
+    def __init__(self) -> None:
+        super().__init__(Qt.Orientation.Horizontal)
+        self.setSectionsClickable(True)
+        self.setHighlightSections(True)
+        self.sortIndicatorChanged.connect(self._measure)
+
+    def sectionSizeFromContents(self, logical: int) -> QSize:
+        """As wide as its words."""
+        hint = super().sectionSizeFromContents(logical)
+        if logical == self.sortIndicatorSection():
+            return hint
+        words = str(self.model().headerData(logical, self.orientation()) or "")
+        return QSize(self.fontMetrics().horizontalAdvance(words) + 2 * _AROUND, hint.height())
+
+    def _measure(self) -> None:
+        self.resizeSections(QHeaderView.ResizeMode.ResizeToContents)
+
+
 class ResultsTable(QWidget):
     """The selected layer of classes as a table; it stays when another kind of layer is selected."""
 
@@ -196,6 +225,7 @@ class ResultsTable(QWidget):
         self._follow()
 
     def _build_table(self) -> None:
+        self.table.setHorizontalHeader(_NarrowHeader())
         self.table.setModel(self.sorted)
         self.table.setAccessibleName("Results")
         self.table.setToolTip(

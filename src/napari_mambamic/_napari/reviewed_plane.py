@@ -19,6 +19,7 @@ from napari_mambamic._napari.classified import (
     iter_embeddings_of,
     weights_of,
 )
+from napari_mambamic._napari.from_layer import some_pixels_of
 from napari_mambamic._napari.to_layers import compile_colormaps
 from napari_mambamic.errors import MambamicError, NothingToClassify
 from napari_mambamic.progress import Progress
@@ -78,7 +79,12 @@ def iter_open(
     """Read the corrections of the image, then give the embeddings, or why there are none."""
     facts = facts_of(reviewed)
     weights = reviewed.results.provenance.get("weights", {})
-    path, note = sidecar_path(facts["path"], name=facts["name"], plane_shape=facts["plane_shape"])
+    path, note = sidecar_path(
+        facts["path"],
+        name=facts["name"],
+        plane_shape=facts["plane_shape"],
+        pixels=some_pixels_of(reviewed.plane.layer),
+    )
     sidecar = Sidecar(facts)
     if path.exists():
         sidecar = sidecar.joined(Sidecar.read(path))

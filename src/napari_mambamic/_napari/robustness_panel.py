@@ -54,7 +54,7 @@ class RobustnessPanel(RunPanel):
             why=RUNS,
         )
         ReasonTip(self.cancel_button, "Stop; nothing is shown", why=NOTHING_RUNS)
-        self.layer = ResultBox(napari_viewer, "Classes")
+        self.layer = ResultBox(napari_viewer, "Results")
         self.layer.setToolTip("A layer that Classify added: its tiles, its weights")
         self.most = QSpinBox()
         self.most.setRange(10, 10_000)
@@ -66,7 +66,7 @@ class RobustnessPanel(RunPanel):
         )
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        form.addRow("Classes", self.layer)
+        form.addRow("Results", self.layer)
         form.addRow("Most tiles", self.most)
         self.chart = Chart(
             "share of labels that stay, by strength",

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from napari.qt.threading import GeneratorWorker
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
@@ -42,6 +42,7 @@ class RunPanel(QScrollArea):
         super().__init__()
         self._worker: Any = None
         self._stopped = False
+        self._settles = False
         self.run_button = QPushButton(action)
         self.run_button.clicked.connect(self.start)
         self.cancel_button = QPushButton("Cancel")
@@ -102,7 +103,24 @@ class RunPanel(QScrollArea):
         """What is inside has another size: other letters, or more of it."""
         if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
             self.updateGeometry()
+            if not self._settles:
+                self._settles = True
+                QTimer.singleShot(0, self._settle)
         return bool(super().eventFilter(watched, event))
+
+    def _settle(self) -> None:
+        """Lay out again what was given less height than its text takes.
+
+        Qt takes the heights for the width before a scroll bar came, or a row was folded.
+        """
+        for widget in self.widget().findChildren(QWidget):
+            short = widget.hasHeightForWidth() and widget.isVisible()
+            if short and widget.height() < widget.heightForWidth(widget.width()):
+                widget.updateGeometry()
+        QTimer.singleShot(0, self._end_settling)
+
+    def _end_settling(self) -> None:
+        self._settles = False
 
     def _run(self, generator: Callable[..., Any], *arguments: Any) -> None:
         """Start a generator in a thread; what it refuses comes as a sentence in its result."""

@@ -164,6 +164,11 @@ class SampleSources(QWidget):
         return tiles_of_objects(objects, tile_size=self.tile_size.value())
 
     @property
+    def is_on_disk(self) -> bool:
+        """Whether the samples are to be chosen as a folder or a file."""
+        return self.kind.currentIndex() in (_FOLDER, _FILE)
+
+    @property
     def n_sources(self) -> int:
         """How many were added."""
         return len(self._added)
@@ -172,14 +177,18 @@ class SampleSources(QWidget):
         """Add the source that the form describes."""
         kind = self.kind.currentIndex()
         try:
-            if kind in (_FOLDER, _FILE):
+            if self.is_on_disk:
                 self._choose_path(folder=kind == _FOLDER)
             elif kind in (_CLICK, _CLICK_OBJECTS):
                 self._add_annotations()
             else:
                 layer = self.layers[KINDS[self.kind.currentText()]].layer
                 if layer is None:
-                    raise SamplesError("The viewer has no such layer. Add one and annotate in it.")
+                    name = KINDS[self.kind.currentText()].__name__
+                    raise SamplesError(
+                        f"The viewer has no {name} layer. Add one, annotate in it, and press Add "
+                        f"samples again."
+                    )
                 self._add_layer(layer)
         except MambamicError as error:
             self._say(str(error), is_error=True)
@@ -276,7 +285,8 @@ class SampleSources(QWidget):
         said = ", ".join(
             f"{i}: {name} {counts.get(name, 0)}" for i, name in enumerate(annotator.class_names, 1)
         )
-        self._say(f"{said} - of {len(annotator.tiles):,} tiles. {HELP}")
+        clicks = annotator.class_names[annotator.current]
+        self._say(f"{said} - of {len(annotator.tiles):,} tiles. A click gives {clicks!r}. {HELP}")
         self.changed.emit()
 
     def _show_fields(self) -> None:

@@ -29,6 +29,7 @@ from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.sample_sources import SampleSources
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.training_result import TrainingResult
+from napari_mambamic._napari.weights_box import title_of
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.weights.store import list_weights, own_folder, read_manifest
 
@@ -91,11 +92,14 @@ class TrainPanel(RunPanel):
         self.sources.kind.currentIndexChanged.connect(self._show_live)
         self._show_live()
         self._next_step = NextStep(napari_viewer, self.message, self._what_next)
-        self.sources.changed.connect(self._next_step.show)
+        for changed in (self.sources.changed, self.sources.kind.currentIndexChanged):
+            changed.connect(self._next_step.show)
 
     def _what_next(self) -> str:
         if self.sources.n_sources:
             return "Press Train, or add more samples first."
+        if self.sources.is_on_disk:
+            return "Press Choose... to say which one; of a folder, the folders in it are classes."
         if self.sources.image.layer is None:
             return "Open an image to label, or choose a folder or a file under 'Samples from'."
         if self.sources.annotator is None:
@@ -109,7 +113,7 @@ class TrainPanel(RunPanel):
         self.start_from = ElidingBox()
         self.start_from.setToolTip("Weights that know something already learn faster")
         for name in list_weights():
-            self.start_from.addItem(name, name)
+            self.start_from.addItem(title_of(name), name)
         self.start_from.addItem(_SCRATCH, None)
         self.start_from.currentIndexChanged.connect(self._show_start)
         self.mode = ElidingBox()
@@ -232,13 +236,14 @@ class TrainPanel(RunPanel):
         rgb = pixels.shape[-1] in (3, 4) and self.samples.channels[0] == "red"
         self._viewer.add_image(
             pixels if rgb else pixels.transpose(3, 0, 1, 2),
-            name=f"{names[true]} told {names[predicted]}",
+            name=f"{names[true]} classified as {names[predicted]}",
             rgb=rgb,
             channel_axis=None if rgb else 0,
             metadata={"mambamic": "samples"},
         )
         where = "; ".join(self.samples.name_of(i) for i in chosen[:5])
-        self._say(f"{len(chosen)} samples: {where}{' ...' if len(chosen) > 5 else ''}")
+        several = "1 sample" if len(chosen) == 1 else f"{len(chosen)} samples"
+        self._say(f"{several}: {where}{' ...' if len(chosen) > 5 else ''}")
 
     def _toggle_live(self, wanted: bool) -> None:
         if self._live is not None:
@@ -250,7 +255,7 @@ class TrainPanel(RunPanel):
             return
         if annotator is None or weights is None:
             self.live.setChecked(False)
-            self._say(
+            self._next_step.instead(
                 "Live needs a layer of labels and weights to start from: press Start labelling, "
                 "and choose weights."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
@@ -21,6 +22,7 @@ from napari_mambamic._napari.fitted_table import FittedTable
 from napari_mambamic._napari.upright_header import UprightHeader
 
 _DEEPEST = 0.45  # of a shade, so that letters stand out in both themes
+_TELL_TENTHS = 500  # samples, of which one is less than half a percent
 _NOT_HELD_BACK = "No sample of this class was held back; means leave it out"
 _COLUMNS = ("precision", "sensitivity", "specificity", "f1", "auc")
 
@@ -44,8 +46,8 @@ class TrainingResult(QWidget):
         self.figures = _table("Figures of each class")
         self.reliability = Chart("confidence", "Accuracy by confidence", top=1.0, diagonal=True)
         self.reliability.setToolTip(
-            "Of the validation samples told with some confidence, the share that is right; on the "
-            "dashed line, probabilities mean what they say"
+            "Of the validation samples classified with some confidence, the share that is right; "
+            "on the dashed line, probabilities mean what they say"
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -65,22 +67,23 @@ class TrainingResult(QWidget):
 
     def show_report(self, report: dict[str, Any]) -> None:
         """Show the report of a `Checkpoint`."""
-        from napari_mambamic.training.report import mean_in_words, unknown_in_words
+        from napari_mambamic.training.report import (
+            accuracy_in_words,
+            calibration_in_words,
+            unknown_in_words,
+        )
 
         figures, calibration = report["validation"], report["calibration"]
-        low, high = figures["intervals"]["overall_accuracy"]
-        before, after = (calibration[k]["expected_calibration_error"] for k in ("before", "after"))
-        self.headline.setText(
-            f"<b>{figures['overall_accuracy']:.1%}</b> of {figures['n']} validation samples are "
-            f"told right (95 % interval {low:.1%} to {high:.1%}); {mean_in_words(figures)} "
-            f"<b>{figures['balanced_accuracy']:.1%}</b>. Calibration error {before:.3f} before and "
-            f"{after:.3f} after temperature scaling. {unknown_in_words(figures)}"
-        )
+        share, _, rest = accuracy_in_words(figures).partition(" ")
+        others = (rest, unknown_in_words(figures), calibration_in_words(calibration))
+        self.headline.setText(f"<b>{share}</b> {escape(' '.join(filter(None, others)))}")
         names = report["class_names"]
         self._show_confusion(figures["confusion_matrix"], names)
         self._show_figures(figures["per_class"])
         bins = calibration["after"]
-        self.reliability.show_lines({"accuracy": (bins["confidence"], bins["accuracy"])})
+        self.reliability.setVisible(bins is not None)
+        if bins is not None:
+            self.reliability.show_lines({"accuracy": (bins["confidence"], bins["accuracy"])})
         self.show()
 
     def _show_confusion(self, matrix: list[list[int]], names: list[str]) -> None:
@@ -96,7 +99,9 @@ class TrainingResult(QWidget):
                 colour.setAlphaF(_DEEPEST * share)
                 item = _cell(str(count))
                 item.setBackground(colour)
-                item.setToolTip(f"{count} of {names[row]} are told {names[column]} ({share:.0%})")
+                item.setToolTip(
+                    f"{count} of {names[row]} are classified as {names[column]} ({share:.0%})"
+                )
                 table.setItem(row, column, item)
         table.fit()
 
@@ -110,11 +115,20 @@ class TrainingResult(QWidget):
             table.setItem(row, 0, _cell(str(figures["n"])))
             for column, name in enumerate(_COLUMNS, 1):
                 value = figures[name]
-                item = _cell("-" if value is None else f"{value:.1%}")
+                item = _cell("-" if value is None else _percent(value, figures["n"]))
                 if not figures["n"]:
                     item.setToolTip(_NOT_HELD_BACK)
                 table.setItem(row, column, item)
         table.fit()
+
+
+def _percent(share: float, n: int) -> str:
+    """A share of n samples, as exactly as they can tell it.
+
+    >>> _percent(1 / 3, 6), _percent(1 / 3, 6000)
+    ('33%', '33.3%')
+    """
+    return f"{share:.0%}" if n < _TELL_TENTHS else f"{share:.1%}"
 
 
 def _table(name: str) -> FittedTable:

@@ -97,7 +97,7 @@ class WeightsBox(QWidget):
             return
         index = self.names.currentIndex()
         if name in list_weights():  # they can be downloaded again
-            self.names.setItemText(index, _title_of(name))
+            self.names.setItemText(index, title_of(name))
         else:
             self.names.removeItem(index)
             self.names.setCurrentIndex(0)
@@ -119,7 +119,7 @@ class WeightsBox(QWidget):
             self.remove()
 
     def _add(self, weights: str) -> None:
-        self.names.addItem(_title_of(weights), weights)
+        self.names.addItem(title_of(weights), weights)
 
     def _choose_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
@@ -133,7 +133,7 @@ class WeightsBox(QWidget):
         try:
             manifest = read_manifest(self.weights)
         except MambamicError as error:
-            self.about.setText(str(error))
+            self.about.setText(f"⚠ {error}")
         else:
             score = f" {manifest.score}" if manifest.score else ""
             names = manifest.class_names
@@ -145,7 +145,7 @@ class WeightsBox(QWidget):
         self.changed.emit()
 
 
-def _title_of(weights: str) -> str:
+def title_of(weights: str) -> str:
     """Weights in the words of the list."""
     try:
         manifest = read_manifest(weights)

@@ -77,7 +77,7 @@ class WhyPanel(RunPanel):
     # ---- the form ----------------------------------------------------------------------------
 
     def _build_form(self) -> None:
-        self.result = ResultBox(self._viewer, "Result")
+        self.result = ResultBox(self._viewer, "Results")
         self.result.setToolTip("The layer of classes to explain, on the plane in view")
         self.target = ElidingBox()
         self.target.setToolTip("What speaks for this class: the predicted one, or another")
@@ -114,7 +114,7 @@ class WhyPanel(RunPanel):
             widget.setAccessibleName(name)
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self.form.addRow("Result", self.result)
+        self.form.addRow("Results", self.result)
         self.form.addRow("Class", self.target)
         self.form.addRow("Method", self.method)
         self._one_row = FoldingRow(self.number, self.one_button)

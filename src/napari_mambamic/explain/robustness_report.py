@@ -33,7 +33,7 @@ class Robustness:
     probability_drop : float
         Mean of how much the probability of the first label falls; negative where it rises.
     accuracy : float or None
-        Share of the patches with known classes that are told right.
+        Share of the patches with known classes that are classified correctly.
     """
 
     perturbation: str
@@ -133,9 +133,9 @@ class RobustnessReport:
     @property
     def html(self) -> str:
         """The sentence, the charts and the figures, for a page."""
-        known = (
-            "" if self.accuracy is None else f" As they are, {self.accuracy:.1%} are told right."
-        )
+        known = ""
+        if self.accuracy is not None:
+            known = f" As they are, {self.accuracy:.1%} are classified correctly."
         notes = " ".join(self.notes)
         source = f"<p>{escape(self.source)}</p>" if self.source else ""
         parts = [f"{source}<p>{self.sentence}{known} {notes}</p>"]

@@ -38,7 +38,7 @@ class TrainConfig:
     prior : str
         How frequent probabilities take the classes to be.  "balanced": nearer to each other than in
         the training samples, as `balance` makes them; rare classes are found.  "training": as in
-        the training samples (Menon et al., ICLR 2021); more samples are told right and counts are
+        the training samples (Menon et al., ICLR 2021); more samples are right and counts are
         not drawn to rare classes, which are overlooked more often.
     augmentation : str
         A preset of `make_augmentation`, or "auto": bright-field for RGB, else fluorescence.

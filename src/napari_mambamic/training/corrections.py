@@ -276,22 +276,36 @@ class Corrections(Annotations):
 
 
 def sidecar_path(
-    image_path: str | os.PathLike[str] | None, *, name: str, plane_shape: Sequence[int]
+    image_path: str | os.PathLike[str] | None,
+    *,
+    name: str,
+    plane_shape: Sequence[int],
+    pixels: str = "",
 ) -> tuple[Path, str]:
     """Where the corrections of an image are kept, and a sentence where that is not beside it.
 
-    Beside the image when that folder can be written to, else in the user's data folder.
+    Beside the image when that folder can be written to, else in the user's data folder, where
+    `pixels`, a digest, tell images of one name and size apart.
     """
-    key = f"{image_path or name}|{tuple(plane_shape)}"
+    key = f"{image_path or name}|{tuple(plane_shape)}|{pixels}"
     own = path_in_user_data("corrections", name, key, SUFFIX)
     if image_path is None:
-        return own, f"The image is no file, so the corrections are kept in {own}."
+        return own, f"The image is no file, so the corrections are kept in {in_words(own)}."
     beside = Path(f"{os.fspath(image_path)}{SUFFIX}")
     try:
         with tempfile.TemporaryFile(dir=beside.parent):
             return beside, ""
     except OSError:
-        return own, f"{beside.parent} cannot be written to, so the corrections are kept in {own}."
+        return own, (
+            f"{in_words(beside.parent)} cannot be written to, so the corrections are kept in "
+            f"{in_words(own)}."
+        )
+
+
+def in_words(path: Path) -> str:
+    """A path as short as it can be said: the home folder is ``~``."""
+    home = Path.home()
+    return str(Path("~", path.relative_to(home)) if path.is_relative_to(home) else path)
 
 
 def samples_from_corrections(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mambamic.patches import prepare_patches
-from napari_mambamic.training.calibration import fit_temperature, probabilities_of, reliability
+from napari_mambamic.training.calibration import fit_temperature, measured, probabilities_of
 from napari_mambamic.training.checkpoint import Checkpoint
 from napari_mambamic.training.metrics import evaluate
 from napari_mambamic.weights.checkpoint import logits_of
@@ -80,8 +80,8 @@ def _report(run: Run, logits: NDArray[np.float32], temperature: float) -> dict[s
         "validation": evaluate(after, labels, samples.class_names),
         "calibration": {
             "temperature": temperature,
-            "before": reliability(before, labels),
-            "after": reliability(after, labels),
+            "before": measured(before, labels),
+            "after": measured(after, labels),
         },
         "validation_indices": split.validation.tolist(),
         "validation_labels": labels.tolist(),

@@ -16,6 +16,7 @@ from skimage.io import imsave
 
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.pages import line_chart, page, table
+from napari_mambamic.training.calibration import FEWEST_TO_MEASURE
 from napari_mambamic.training.samples import Samples
 
 _MOST_ERRORS = 48
@@ -36,7 +37,7 @@ def write_report(
         Of `Checkpoint`.
     path : path
     samples : Samples, optional
-        Those of the run: the validation samples that are told wrong are then shown.
+        Those of the run: the validation samples that are classified wrongly are then shown.
     sections : mapping of str, optional
         More to show, as HTML by its heading.
     """
@@ -62,7 +63,10 @@ def write_report(
     for heading, html in (sections or {}).items():
         parts += [f"<h2>{escape(heading)}</h2>", html]
     if samples is not None:
-        parts += ["<h2>Validation samples that are told wrong</h2>", _errors(report, samples)]
+        parts += [
+            "<h2>Validation samples classified wrongly</h2>",
+            _errors(report, samples),
+        ]
     with written_atomically(path) as temporary:
         temporary.write_text(page("Training report", parts), encoding="utf-8")
     return Path(path)
@@ -85,11 +89,14 @@ def mean_in_words(figures: dict[str, Any]) -> str:
 
     >>> mean_in_words({"per_class": {"a": {"n": 4}, "b": {"n": 0}, "c": {"n": 2}}})
     'mean over the 2 classes with samples'
+    >>> mean_in_words({"per_class": {"a": {"n": 4}, "b": {"n": 0}}})
+    'mean over the 1 class with samples'
     """
     counts = [row["n"] for row in figures["per_class"].values()]
     if all(counts):
         return "mean over classes"
-    return f"mean over the {sum(n > 0 for n in counts)} classes with samples"
+    present = sum(n > 0 for n in counts)
+    return f"mean over the {present} class{'es' if present > 1 else ''} with samples"
 
 
 def unknown_in_words(figures: dict[str, Any]) -> str:
@@ -103,14 +110,36 @@ def unknown_in_words(figures: dict[str, Any]) -> str:
     )
 
 
-def _headline(report: dict[str, Any]) -> str:
-    figures = report["validation"]
+def accuracy_in_words(figures: dict[str, Any]) -> str:
+    """Say how many samples are classified correctly, and how sure that is."""
     low, high = figures["intervals"]["overall_accuracy"]
+    n = figures["n"]
+    samples = "1 validation sample is" if n == 1 else f"{n:,} validation samples are"
     return (
-        f"{figures['overall_accuracy']:.1%} of {figures['n']} validation samples are told right "
-        f"(95 % interval {low:.1%} to {high:.1%}); {mean_in_words(figures)} "
-        f"{figures['balanced_accuracy']:.1%}. Trained for {report['seconds'] / 60:.1f} minutes on "
-        f"{report['device']}."
+        f"{figures['overall_accuracy']:.1%} of {samples} classified correctly (95 % interval "
+        f"{low:.1%} to {high:.1%}); {mean_in_words(figures)} {figures['balanced_accuracy']:.1%}."
+    )
+
+
+def calibration_in_words(calibration: dict[str, Any]) -> str:
+    """Say how far probabilities are from what is right, where that was measured.
+
+    >>> calibration_in_words({"temperature": 1.5, "before": None, "after": None})
+    'How far probabilities can be trusted is not known: that takes 100 validation samples.'
+    """
+    if calibration["after"] is None:
+        return (
+            f"How far probabilities can be trusted is not known: that takes {FEWEST_TO_MEASURE} "
+            f"validation samples."
+        )
+    before, after = (calibration[k]["expected_calibration_error"] for k in ("before", "after"))
+    return f"Calibration error {before:.3f} before and {after:.3f} after temperature scaling."
+
+
+def _headline(report: dict[str, Any]) -> str:
+    return (
+        f"{accuracy_in_words(report['validation'])} Trained for {report['seconds'] / 60:.1f} "
+        f"minutes on {report['device']}."
     )
 
 
@@ -162,19 +191,19 @@ def _curves(history: Sequence[dict[str, Any]]) -> str:
 
 
 def _calibration(calibration: dict[str, Any]) -> str:
-    before, after = calibration["before"], calibration["after"]
-    chart = line_chart(
+    said = (
+        f"<p>Logits are divided by a temperature of {calibration['temperature']:.2f}, fitted on "
+        f"the validation samples. {calibration_in_words(calibration)}</p>"
+    )
+    after = calibration["after"]
+    if after is None:
+        return said
+    return said + line_chart(
         after["confidence"],
         {"accuracy in each bin of confidence": after["accuracy"]},
         "confidence",
         top=1.0,
         diagonal=True,
-    )
-    return (
-        f"<p>Logits are divided by a temperature of {calibration['temperature']:.2f}, fitted on "
-        f"the validation samples. Expected calibration error there: "
-        f"{before['expected_calibration_error']:.3f} before, "
-        f"{after['expected_calibration_error']:.3f} after.</p>{chart}"
     )
 
 
@@ -185,9 +214,10 @@ def _errors(report: dict[str, Any], samples: Samples) -> str:
         return "<p>None.</p>"
     figures = "".join(
         f"<figure><img alt='' src='data:image/png;base64,{_png(samples.pixels[index])}'>"
-        f"<figcaption>{escape(names[true])}, told {escape(names[told])} ({confidence:.0%})<br>"
+        f"<figcaption>{escape(names[true])}, predicted "
+        f"{escape(names[predicted])} ({confidence:.0%})<br>"
         f"{escape(samples.name_of(index))}</figcaption></figure>"
-        for index, true, told, confidence in shown[:_MOST_ERRORS]
+        for index, true, predicted, confidence in shown[:_MOST_ERRORS]
     )
     return f"<p>{len(shown)} in all, the most confident first.</p>{figures}"
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,10 +230,17 @@ def test_the_file_lies_beside_the_image_else_with_the_user(slide, tmp_path, monk
     assert (path, note) == (slide.with_name("slide.tif.mambamic.json"), "")
     assert sorted(p.name for p in slide.parent.iterdir()) == ["slide.tif"]
     gone = tmp_path / "not" / "there.tif"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "elsewhere")
     own, note = sidecar_path(gone, name="there", plane_shape=(1, 1))
     assert str(own) in note
     assert "cannot be written to" in note
-    assert own != sidecar_path(None, name="there", plane_shape=(1, 1))[0]
+    monkeypatch.setattr(Path, "home", lambda: own.parents[1])
+    _, note = sidecar_path(gone, name="there", plane_shape=(1, 1))
+    assert note.endswith(f"are kept in {Path('~', own.parent.name, own.name)}.")
+    several = {
+        sidecar_path(None, name="there", plane_shape=(1, 1), pixels=pixels)[0] for pixels in "ab"
+    }
+    assert len(several | {own}) == 3
 
 
 # ---- samples ------------------------------------------------------------------------------------

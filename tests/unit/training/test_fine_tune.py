@@ -81,6 +81,7 @@ def test_training_from_scratch_learns_to_tell_stripes(trained):
     assert report["split"]["counts"]["training"] == [18, 18]
     assert checkpoint.manifest.class_names == ("lying", "standing")
     assert checkpoint.manifest.temperature == report["calibration"]["temperature"]
+    assert report["calibration"]["after"] is None  # of twelve samples it would be chance
 
 
 def test_saved_weights_classify_as_the_checkpoint_does(trained, tmp_path):

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score, roc_auc_score
 
-from napari_mambamic.training.calibration import fit_temperature, reliability
+from napari_mambamic.training.calibration import (
+    FEWEST_TO_MEASURE,
+    fit_temperature,
+    measured,
+    reliability,
+)
 from napari_mambamic.training.metrics import evaluate
 
 NAMES = ("a", "b", "c")
@@ -85,6 +90,12 @@ def test_scaling_makes_overconfident_probabilities_reliable():
     assert before["expected_calibration_error"] > 0.1
     assert after["expected_calibration_error"] < 0.03
     assert sum(before["count"]) == 4000
+
+
+def test_of_few_samples_no_calibration_error_is_told():
+    logits, labels = drawn(FEWEST_TO_MEASURE)
+    assert measured(softmax(logits[1:]), labels[1:]) is None
+    assert measured(softmax(logits), labels) == reliability(softmax(logits), labels)
 
 
 def test_expected_calibration_error_by_hand():
