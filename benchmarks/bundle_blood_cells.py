@@ -24,7 +24,7 @@ from train_blood_cells import (
     VALIDATION_SHARE,
     load_cells,
     split,
-    without_copies,
+    without_copies_of_held,
 )
 
 from napari_mambamic.classifier import TileClassifier, load_classifier
@@ -68,7 +68,7 @@ def main() -> None:
     network_name = state["arguments"]["network"]
     images, labels, classes, _ = load_cells(args.data)
     training, validation = split(labels)
-    training = without_copies(images, training, validation)
+    training = without_copies_of_held(images, training, validation)
     network = build_network(network_name, n_classes=len(classes))
     network.load_state_dict(state["average"])
     log_text = (args.run / "log.jsonl").read_text()

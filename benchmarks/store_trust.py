@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from accuracy import SETS, VALIDATION_SHARE
 from numpy.typing import NDArray
-from train_blood_cells import augment, load_cells, split
+from train_blood_cells import augment, load_cells, split, without_copies_of_held
 
 from napari_mambamic.classifier import TileClassifier, load_classifier
 from napari_mambamic.patches import PatchSpec, prepare_patches
@@ -63,7 +63,13 @@ def samples_of(name: str, data: Path) -> tuple[np.ndarray, np.ndarray, list[np.n
     """Pixels, labels, [training, validation] and groups, as they were for training."""
     if name == "blood-cells-t":
         images, labels, _, _ = load_cells(data / "pbc96.zip")
-        return images, labels, list(split(labels)), None
+        training, validation = split(labels)
+        return (
+            images,
+            labels,
+            [without_copies_of_held(images, training, validation), validation],
+            None,
+        )
     samples = SETS[SET_OF[name]](data)
     if name != "cell-cycle-t":  # which was trained with the copy that is in its data
         samples = without_copies(samples)

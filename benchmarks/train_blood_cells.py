@@ -120,7 +120,9 @@ def augment(images: torch.Tensor, size: int) -> torch.Tensor:
     return normalise(defocus(patches.clamp(0, 1)))
 
 
-def without_copies(images: np.ndarray, training: np.ndarray, held: np.ndarray) -> np.ndarray:
+def without_copies_of_held(
+    images: np.ndarray, training: np.ndarray, held: np.ndarray
+) -> np.ndarray:
     """The training cells of which no copy is held back (some images are in the set twice)."""
     seen = {images[i].tobytes() for i in held}
     return np.array([i for i in training if images[i].tobytes() not in seen])
@@ -177,7 +179,7 @@ def main() -> None:
 
     images, labels, classes, _ = load_cells(args.data)
     training, validation = split(labels)
-    training = without_copies(images, training, validation)
+    training = without_copies_of_held(images, training, validation)
     images, labels = torch.from_numpy(images), torch.from_numpy(labels)
     plan = patch_sizes(args.sizes)
     steps_per_epoch = len(training) // args.batch
