@@ -103,7 +103,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
     lines: dict[str, list[float]] = {}
     for row in report["rows"]:
         lines.setdefault(row["perturbation"], [1.0]).append(row["stability"])
-    chart = Chart("share of labels that stay, by strength (0: unchanged)", top=1.0)
+    label = "share of labels that stay, by strength (0: unchanged)"
+    chart = Chart(label, "Labels that stay", top=1.0)
     chart.setFixedSize(860, 380)
     chart.show_lines({name: (range(len(line)), line) for name, line in lines.items()})
     application.processEvents()

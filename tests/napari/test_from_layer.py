@@ -188,3 +188,14 @@ def test_labels_of_a_plane_belong_to_all_channels_of_an_image():
     np.testing.assert_array_equal(labels_of_layer(plane, Labels(data, scale=(2, 2))), data)
     with pytest.raises(ImageError, match="does not lie on image"):
         labels_of_layer(plane, Labels(data))
+
+
+def test_labels_of_each_plane_are_not_taken_for_labels_of_each_channel():
+    viewer = ViewerModel()
+    layer = viewer.add_image(np.zeros((5, 3, 20, 30), np.uint8))  # z, channel, y, x
+    plane = plane_of_layer(viewer, layer)
+    with pytest.raises(ImageError, match=r"with 3 planes\. .* along an axis of channels"):
+        labels_of_layer(plane, Labels(np.zeros((5, 20, 30), int)))
+    repeated = np.zeros((5, 3, 20, 30), int)
+    repeated[plane.index] = 7
+    assert np.asarray(labels_of_layer(plane, Labels(repeated)))[0, 0] == 7

@@ -275,12 +275,20 @@ def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
         )
     data = layer.data[0] if layer.multiscale else layer.data
     index = index_in_labels(plane, data)
-    fits = all(i < length for i, length in zip(index, data.shape, strict=False))
-    if len(index) != data.ndim - 2 or not fits or tuple(data.shape[-2:]) != plane.image.plane_shape:
+    if len(index) != data.ndim - 2 or tuple(data.shape[-2:]) != plane.image.plane_shape:
         raise ImageError(
             f"Labels layer {layer.name!r} has shape {tuple(data.shape)} and the plane of "
             f"{plane.layer.name!r} is {plane.image.plane_shape[0]} x {plane.image.plane_shape[1]} "
             f"px. Choose labels of this image."
+        )
+    pixels = plane.layer.data[0] if plane.layer.multiscale else plane.layer.data
+    lengths = pixels.shape[len(plane.index) - len(index) : len(plane.index)]
+    fits = all(n in (1, m) for n, m in zip(data.shape, lengths, strict=False))
+    if not fits or any(i >= n for i, n in zip(index, data.shape, strict=False)):
+        raise ImageError(
+            f"Labels layer {layer.name!r} has shape {tuple(data.shape)}, and napari lays its first "
+            f"axes on those of image {plane.layer.name!r} with {' x '.join(map(str, lengths))} "
+            f"planes. Choose labels of this image; along an axis of channels, repeat them."
         )
     if not _lies_on(layer, plane):
         raise ImageError(
