@@ -46,7 +46,7 @@ class Run:
             {
                 "device": "CPU",
                 "layer": {"plane": []},
-                "settings": {"unsure_below": self.unsure_below},
+                "settings": {"cut": "tiles", "unsure_below": self.unsure_below},
                 "weights": {},
             },
             complete=False,

@@ -215,8 +215,8 @@ TILES = {"tile_size": 192, "planes": "all", "device": "cpu"}  # twice as large a
 @pytest.fixture
 def levels(sheet):
     """Two levels (z, y, x) of other cells each, to tell which was read, and smaller in (y, x)."""
-    fine = np.stack([sheet[192 * z : 192 * z + 192, :384, 1] for z in range(3)])
-    coarse = np.stack([sheet[96 * z : 96 * z + 96, 600:792, 1] for z in (5, 3, 1)])
+    fine = np.stack([sheet[192 * z : 192 * z + 192, :384, 2] for z in range(3)])
+    coarse = np.stack([sheet[96 * z : 96 * z + 96, 600:792, 2] for z in (5, 3, 1)])
     return [fine, coarse]
 
 

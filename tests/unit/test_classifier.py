@@ -67,5 +67,5 @@ def test_a_batch_too_large_for_the_memory_is_halved_and_so_are_those_after(
 
 def test_no_memory_for_one_patch_is_a_sentence(short_of_memory, cells):
     limited, _ = short_of_memory(0)
-    with pytest.raises(DeviceError, match=r"does not suffice for one patch of 64 px\. Close"):
+    with pytest.raises(DeviceError, match=r"does not suffice for one patch of 80 px\. Close"):
         limited.predict(cells.reshape(96, 96, 96, 3)[:4])
