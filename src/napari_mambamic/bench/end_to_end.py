@@ -27,7 +27,7 @@ def measure_end_to_end(
     *,
     weights: str = "default",
     device: str = "auto",
-    n_tiles: int = 1600,
+    n_tiles: int = 4900,
     sources: Sequence[str] = SOURCES,
 ) -> dict[str, Any]:
     """Classify an image from memory, from zarr and from a JPEG-compressed TIFF.
