@@ -61,8 +61,7 @@ def test_a_damaged_image_is_named_and_the_others_are_done(slides, sheet, classif
     assert "b.tif" in summary.images[1].sentence
     results = read_results(tmp_path / "new" / "c.classes.parquet")
     alone = classify_image(sheet[384:576], classifier)
-    np.testing.assert_array_equal(results.labels, alone.labels)
-    np.testing.assert_allclose(results.probabilities, alone.probabilities, atol=1e-6)
+    np.testing.assert_array_equal(results.probabilities, alone.probabilities)
     assert results.provenance["image"]["path"] == str(slides[2])
     assert not (tmp_path / "new" / ".runs").exists()
     a, b, c = rows_of(tmp_path / "new" / "summary.csv")
