@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -66,7 +66,8 @@ DEVICES = {
     "CPU": "cpu",
 }
 _SECONDS_BETWEEN_UPDATES = 0.2
-_MOST_AT_ONCE = 50_000  # tiles that an update shows: 10 ms of the window's thread
+_MS_BETWEEN_TURNS = 5  # in which the window is drawn, and listens to the mouse
+_MOST_AT_ONCE = 50_000  # tiles that are shown in a turn: 10 ms of the window's thread
 
 
 class ClassifyPanel(RunPanel):
@@ -77,14 +78,18 @@ class ClassifyPanel(RunPanel):
         self._viewer = napari_viewer
         self._request: Request | None = None
         self._shown: ResultLayers | None = None
-        self._next_update = 0.0
         self.results: TileResults | None = None  # of the plane at work
         self._everything: list[TileResults] = []  # of each plane so far
-        self._final: list[TileResults] = []  # the same when the run is complete, or blended
-        self._fresh: list[NDArray[np.intp]] = []  # tiles that are done and not yet shown
-        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._is_complete = False
+        self._fresh: deque[tuple[TileResults, NDArray[np.intp]]] = deque()  # done, not yet shown
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)  # of each class
         self._n_unsure = 0
-        self._n_there = 0  # tiles that an earlier run had done
+        self._latest = Progress(0, 0)
+        self._tells_next = False
+        self._began = self._next_update = 0.0
+        self._turn = QTimer(self)
+        self._turn.setSingleShot(True)
+        self._turn.timeout.connect(self._take_turn)
 
         self.image = LayerBox(napari_viewer, Image, "Image")
         self.image.setToolTip(
@@ -325,9 +330,10 @@ class ClassifyPanel(RunPanel):
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
-        self.results, self._shown, self._next_update = None, None, 0.0
-        self._everything, self._final, self._fresh = [], [], []
-        self._n_there = 0
+        self.results, self._shown, self._everything = None, None, []
+        self._fresh.clear()
+        self._latest, self._next_update = Progress(0, 0), 0.0
+        self._is_complete = self._tells_next = False
         self._warn([])
         self._run(iter_request, self._request)
         self._show_weights()
@@ -448,126 +454,162 @@ class ClassifyPanel(RunPanel):
                 self.progress.setValue(progress.done)
                 self._say(f"{progress.message}: {progress.fraction:.0%}")
             return
-        self._n_there = progress.before
         if progress.results is not self.results:
-            self._next_plane(progress.results)
+            self.results = progress.results
+            self._everything.append(progress.results)
         if progress.tiles is not None:
-            self._fresh.append(progress.tiles)
-        self.progress.setRange(0, progress.total)
-        now = time.perf_counter()
-        if now < self._next_update:
-            return
-        adds_layers = self._shown is None
-        self._update(_MOST_AT_ONCE)
-        self._tell(progress)
-        if adds_layers:
-            return  # they are filled as soon as there is something
-        # Drawing takes at most a fifth of the time, however many tiles there are.
-        cost = time.perf_counter() - now
-        self._next_update = now + cost + max(_SECONDS_BETWEEN_UPDATES, 4 * cost)
+            self._fresh.append((progress.results, progress.tiles))
+        self._latest = progress
+        if not self._turn.isActive():
+            self._turn.start(_ms_until(self._next_update))
 
-    def _tell(self, progress: Progress) -> None:
-        """Say how far the run is.
+    def _take_turn(self) -> None:
+        """Add the layers, show more tiles, or say how many there are.
 
-        The bar draws the whole window at once, with the layers: it comes last, and with each batch
-        it would keep the window from anything else.
+        A window with OpenGL in it is drawn anew whenever anything in it changes: all in one turn of
+        its event loop, and it would stand still for as long as they take together.
         """
-        if progress.done and not self._stopped:
-            said = [f"{progress.done:,} of {progress.total:,}"]
-            if progress.seconds_left is not None:
-                said.append(f"{progress.tiles_per_second:,.0f} per second")
-                said.append(f"{in_words(progress.seconds_left)} left")
-            if self._n_there:
-                said.append(f"{self._n_there:,} were there already")
-            self._say(" · ".join(said))
-        self.progress.setValue(progress.done)
-
-    def _next_plane(self, results: TileResults) -> None:
-        """Begin with the results of another plane."""
-        if self.results is not None and self._shown is not None:
-            self._update()
-        self.results = results
-        self._everything.append(results)
-        self._fresh = []
-
-    def _update(self, most: int | None = None) -> None:
-        """Show what is new, or so many tiles of it."""
-        everything = np.concatenate([np.empty(0, np.intp), *self._fresh])
-        fresh, self._fresh = everything[:most], [everything[most or len(everything) :]]
         if self._shown is None:
-            self._shown = result_layers_of(
-                self._viewer, self._request, self._everything[0], tiles=fresh
-            )
-            if self._request.within is None:
-                self._shown.hide_earlier()
-            self._counts, self._n_unsure = np.zeros(len(self.results.class_names), np.int64), 0
-        elif self._shown.are_shown:
-            number = self._request.number_of(self.results)
-            self._shown.update(self.results, tiles=fresh, plane=number)
-        labels = self.results.labels_of(fresh)
-        unsure = self.results.unsure(self.results.unsure_below, fresh)
-        self._n_unsure += int(unsure.sum())
-        counted = labels >= 0
-        if not self.results.counts_unsure:
-            counted &= ~unsure
-        self._counts += np.bincount(labels[counted], minlength=len(self._counts))
+            self._add_layers()
+            self._turn.start(_MS_BETWEEN_TURNS)
+        elif not self._tells_next:
+            self._began = time.perf_counter()
+            self._show_more()
+            self._tells_next = True
+            self._turn.start(_MS_BETWEEN_TURNS)
+        else:
+            self._tell(self._latest)
+            self._tells_next = False
+            # Drawing takes at most a fifth of the time, however many tiles there are.
+            now = time.perf_counter()
+            self._next_update = now + max(_SECONDS_BETWEEN_UPDATES, 4 * (now - self._began))
+            if self._fresh:
+                self._turn.start(_ms_until(self._next_update))
+
+    def _add_layers(self) -> None:
+        """Add the layers of the run, without tiles: napari takes long enough."""
+        first = self._everything[0]
+        nothing = np.empty(0, np.intp)
+        self._shown = result_layers_of(self._viewer, self._request, first, tiles=nothing)
+        if self._request.within is None:
+            self._shown.hide_earlier()
+        self._counts, self._n_unsure = np.zeros(len(first.class_names), np.int64), 0
+
+    def _show_more(self) -> None:
+        """Show what is new, or as much of it as does not hold the window."""
+        n_left = sum(len(tiles) for _, tiles in self._fresh)
+        if self._shown.takes_parts:
+            n_left = min(n_left, _MOST_AT_ONCE)
+        while n_left > 0:
+            results, tiles = self._next_part(n_left)
+            n_left -= len(tiles)
+            if self._shown.are_shown:
+                number = self._request.number_of(results)
+                self._shown.update(results, tiles=tiles, plane=number)
+            self._count(results, tiles)
         self.legend.show_counts(
             dict(zip(self.results.class_names, self._counts.tolist(), strict=True)),
             unsure=self._n_unsure,
             counted=self.results.counts_unsure,
         )
 
+    def _next_part(self, most: int) -> tuple[TileResults, NDArray[np.intp]]:
+        """At most so many tiles of a plane that are not shown yet."""
+        results, first = self._fresh.popleft()
+        parts, n = [first], len(first)
+        while n < most and self._fresh and self._fresh[0][0] is results:
+            parts.append(self._fresh.popleft()[1])
+            n += len(parts[-1])
+        tiles = np.concatenate(parts)
+        if n > most:
+            self._fresh.appendleft((results, tiles[most:]))
+        return results, tiles[:most]
+
+    def _count(self, results: TileResults, tiles: NDArray[np.intp]) -> None:
+        labels = results.labels_of(tiles)
+        unsure = results.unsure(results.unsure_below, tiles)
+        self._n_unsure += int(unsure.sum())
+        counted = labels >= 0
+        if not results.counts_unsure:
+            counted &= ~unsure
+        self._counts += np.bincount(labels[counted], minlength=len(self._counts))
+
+    def _show_anew(self) -> None:
+        """Have all tiles shown and counted again, for what is known of them has changed."""
+        self._fresh = deque((each, np.arange(len(each))) for each in self._everything)
+        self._counts[:], self._n_unsure = 0, 0
+
+    def _tell(self, progress: Progress) -> None:
+        """Say how far the run is."""
+        if progress.done and not self._stopped:
+            said = [f"{progress.done:,} of {progress.total:,}"]
+            if progress.seconds_left is not None:
+                said.append(f"{progress.tiles_per_second:,.0f} per second")
+                said.append(f"{in_words(progress.seconds_left)} left")
+            if progress.before:
+                said.append(f"{progress.before:,} were there already")
+            self._say(" · ".join(said))
+        self.progress.setRange(0, progress.total)
+        self.progress.setValue(progress.done)
+
     def _take_result(self, result: list[TileResults] | str) -> None:
         if isinstance(result, str):
             self._say(result, is_error=True)
+            return
+        self._is_complete = True
+        are_blended = result[-1].probabilities is not self._everything[-1].probabilities
+        self._everything = result
+        if are_blended:
+            self._show_anew()
+
+    def _finish(self) -> None:
+        """The run has ended when all of it is shown, a part in each turn."""
+        self._turn.stop()
+        if not self._fresh:
+            super()._finish()
+            return
+        if self._shown is None:
+            self._add_layers()
         else:
-            self._final = result
+            self._show_more()
+        QTimer.singleShot(_MS_BETWEEN_TURNS, self._finish)
 
     def _show_end(self) -> None:
-        results = self.results
-        if results is None:
+        if not self._everything:
             if self._stopped:
                 self._say("Stopped before the first tile.")
             return
-        final = self._final or self._everything
-        are_blended = final[-1].probabilities is not self._everything[-1].probabilities
-        if self._shown is not None:
-            self._update()
-            if self._shown.are_shown:
-                counts = [*self._counts.tolist(), self._n_unsure]
-                for each in final:
-                    number = self._request.number_of(each)
-                    self._shown.finish(each, plane=number, counts=None if are_blended else counts)
-        if are_blended:
-            self._show_counts(final)
-        self._everything, self.results = final, final[-1]
-        self._warn(final)
+        results = self.results = self._everything[-1]
+        if self._shown is not None and self._shown.are_shown:
+            for each in self._everything:
+                number = self._request.number_of(each)
+                self._shown.finish(each, plane=number, counts=self._all_counts)
+        self._warn(self._everything)
         done = sum(int(each.is_done.sum()) for each in self._everything)
         planes = self._request.planes
         # Of the planes, some may have nothing to classify; then only the end tells.
-        complete = results.complete and (bool(self._final) or len(final) == len(planes))
+        complete = results.complete and (self._is_complete or len(self._everything) == len(planes))
+        total, n_there = max(self._latest.total, done), self._latest.before
         if self._stopped and not complete:
-            total = max(self.progress.maximum(), done)
             self._say(f"Stopped: {done:,} of {total:,} tiles are classified and kept.")
         elif complete:
             note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
-            if len(final) < len(planes):
-                note = f"{len(final)} of {note[:-1]}; on the others there is nothing to classify."
-            total = self.progress.maximum()
-            there = f"{self._n_there:,} of {total:,} tiles were there already, from a run that was "
-            there = f"{there}interrupted." if self._n_there else ""
+            if len(self._everything) < len(planes):
+                note = (
+                    f"{len(self._everything)} of {note[:-1]}; on the others there is nothing to "
+                    f"classify."
+                )
+            there = f"{n_there:,} of {total:,} tiles were there already, from a run that was "
+            there = f"{there}interrupted." if n_there else ""
             notes = " ".join(filter(None, [note, self._request.note, there]))
             cut = results.provenance["settings"]["cut"]
             what = f"{done:,} {cut if done > 1 else cut[:-1]}"
             self._say(f"{what} classified on {results.provenance['device']}. {notes}".rstrip())
 
-    def _show_counts(self, everything: list[TileResults]) -> None:
-        counts = sum((Counter(each.counts) for each in everything), Counter())
-        self.legend.show_counts(
-            {name: counts[name] for name in everything[0].class_names},
-            unsure=sum(int(each.is_unsure.sum()) for each in everything),
-            counted=everything[0].counts_unsure,
-        )
+    @property
+    def _all_counts(self) -> list[int]:
+        """Tiles of each class, the unsure last."""
+        return [*self._counts.tolist(), self._n_unsure]
 
     def _warn(self, everything: list[TileResults]) -> None:
         """Tell what makes the results doubtful, below the message."""
@@ -575,16 +617,24 @@ class ClassifyPanel(RunPanel):
 
     def _show_unsure(self) -> None:
         """Show the last run with another threshold."""
-        if self.results is None or self._worker is not None:
+        if self._shown is None or self.is_running:
             return
         threshold, counted = self._trust.threshold, self.count_unsure.isChecked()
         self._everything = [e.with_unsure(threshold, counted=counted) for e in self._everything]
         self.results = self._everything[-1]
-        if self._shown is not None and self._shown.are_shown:
-            for each in self._everything:
-                self._shown.update(each, plane=self._request.number_of(each))
         self._list_classes(self.results.class_names)
-        self._show_counts(self._everything)
+        self._show_anew()
+        self._show_rest()
+
+    def _show_rest(self) -> None:
+        """Show what is new, a part in each turn."""
+        if self.is_running:
+            return  # another run has begun meanwhile
+        self._show_more()
+        if self._fresh:
+            QTimer.singleShot(_MS_BETWEEN_TURNS, self._show_rest)
+        elif self._shown.are_shown:
+            self._shown.note_counts(self._all_counts)
 
     def _list_classes(self, names: Sequence[str]) -> None:
         colours = colours_in(self._viewer, names)
@@ -649,3 +699,8 @@ def _findings() -> str:
     from napari_mambamic.doctor import examine
 
     return "\n".join(f"{heading}: {finding}" for heading, finding in examine().items())
+
+
+def _ms_until(moment: float) -> int:
+    """What a timer waits for a moment of `time.perf_counter`, or nothing if it is past."""
+    return max(0, round(1000 * (moment - time.perf_counter())))

@@ -208,6 +208,8 @@ class ResultLayers:
             len(planes) > 1
             or (len(results) > MOST_NUMBERED and isinstance(results.tiles, TileGrid))
         )
+        # Whether some tiles are updated faster than all; objects are drawn as a whole.
+        self.takes_parts = self._by_class and isinstance(results.tiles, TileGrid)
         self._heatmaps: list[tuple[Layer, str]] = []
         if isinstance(results.tiles, TileGrid):
             self._heatmaps = self._heatmaps_of(results, heatmaps)
@@ -290,10 +292,15 @@ class ResultLayers:
             if counts is None:
                 self._counts[plane] = [*results.counts.values(), int(results.is_unsure.sum())]
                 counts = np.sum(list(self._counts.values()), axis=0).tolist()
-            self.main.features = self.main.features.assign(tiles=counts)
+            self.note_counts(counts)
         if not results.complete:
             for layer in self.layers:
                 layer.name = f"{layer.name} (partial)"
+
+    def note_counts(self, counts: Sequence[int]) -> None:
+        """Keep how many tiles have each class, the unsure last, where a layer has them."""
+        if self._by_class:
+            self.main.features = self.main.features.assign(tiles=counts)
 
     def hide_earlier(self) -> None:
         """Hide what earlier runs say of the same planes: two colours on each other are a third.
