@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from qtpy.QtWidgets import QApplication
 
-from napari_mambamic._napari import classify_panel
+from napari_mambamic._napari import classify_panel, shown_run
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import plan_tiles
@@ -52,17 +52,18 @@ class Run:
             },
             complete=False,
         )
-        results.probabilities[before] = self.found[before]
-        yield Progress(len(before), total, 0.0, "Starting", before, results, len(before))
+        yield Progress(0, total, 0.0, "Starting", None, results)
         self.may_go_on.wait(60)
         done = len(before)
+        results.probabilities[before] = self.found[before]
+        yield Progress(done, total, 0.0, "Going on", before, results, done)
         for batch in np.array_split(np.arange(done, total), _BATCHES):
             results.probabilities[batch] = self.found[batch]
             if self.in_step is not None:
                 self.in_step.wait(60)
             done += len(batch)
             results.complete = done == total
-            yield Progress(done, total, 1.0, "Classifying", batch, results, len(before))
+            yield Progress(done, total, 1.0, "Classifying", batch, results, self.n_before)
         return [replace(results, probabilities=self.found[::-1])] if self.blends else [results]
 
 
@@ -111,7 +112,7 @@ def counts_in(panel):
 def test_the_window_is_never_held_while_a_million_tiles_are_classified(
     viewer, panel, run, begin, monkeypatch
 ):
-    monkeypatch.setattr(classify_panel, "_SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(shown_run, "_SECONDS_BETWEEN_UPDATES", 0.0)
     run.in_step = threading.Barrier(2)
     held = []
     for _ in range(3):
@@ -132,7 +133,7 @@ def test_the_window_is_never_held_while_a_million_tiles_are_classified(
 def test_the_window_is_never_held_when_everything_is_known_at_once(
     viewer, panel, run, begin, monkeypatch, how
 ):
-    monkeypatch.setattr(classify_panel, "_SECONDS_BETWEEN_UPDATES", 3600.0)  # at the end
+    monkeypatch.setattr(shown_run, "_SECONDS_BETWEEN_UPDATES", 3600.0)  # at the end
     if how == "resumed":
         run.n_before = 900_000
     else:
@@ -170,7 +171,7 @@ def test_batches_that_come_faster_than_the_window_draws_are_shown_together(
     viewer, panel, run, begin, finish, monkeypatch, qtbot
 ):
     """The bar draws the whole window at once, whenever it moves."""
-    monkeypatch.setattr(classify_panel, "_SECONDS_BETWEEN_UPDATES", 3600.0)
+    monkeypatch.setattr(shown_run, "_SECONDS_BETWEEN_UPDATES", 3600.0)
     begin()
     moves, drawn, thumbnails = [], [], []
     panel.progress.valueChanged.connect(moves.append)
@@ -179,7 +180,7 @@ def test_batches_that_come_faster_than_the_window_draws_are_shown_together(
     layer.events.thumbnail.connect(thumbnails.append)
     finish(panel)
     assert len(moves) == 0
-    most = classify_panel._MOST_AT_ONCE
+    most = shown_run._MOST_AT_ONCE
     assert len(drawn) == len(run.tiles) / most + 1  # the tiles, and the end
     assert len(thumbnails) == 1
     assert layer.data.all()

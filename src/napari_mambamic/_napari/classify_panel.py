@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -33,7 +31,6 @@ from napari_mambamic._napari.classify_layer import (
     Request,
     iter_request,
     request_of,
-    result_layers_of,
 )
 from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
@@ -45,7 +42,8 @@ from napari_mambamic._napari.patch_preview import PatchPreview, preview_of
 from napari_mambamic._napari.reason_tip import NOTHING_RUNS, RUNS, ReasonTip
 from napari_mambamic._napari.run_panel import RunPanel, in_words
 from napari_mambamic._napari.save_dialog import path_to_save
-from napari_mambamic._napari.to_layers import ResultLayers, colours_in, maps_of
+from napari_mambamic._napari.shown_run import ShownRun
+from napari_mambamic._napari.to_layers import colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
 from napari_mambamic._napari.warnings_box import WarningsBox
 from napari_mambamic._napari.weights_box import WeightsBox
@@ -65,9 +63,6 @@ DEVICES = {
     "Apple GPU": "mps",
     "CPU": "cpu",
 }
-_SECONDS_BETWEEN_UPDATES = 0.2
-_MS_BETWEEN_TURNS = 5  # in which the window is drawn, and listens to the mouse
-_MOST_AT_ONCE = 50_000  # tiles that are shown in a turn: 10 ms of the window's thread
 
 
 class ClassifyPanel(RunPanel):
@@ -76,20 +71,8 @@ class ClassifyPanel(RunPanel):
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__("Classify")
         self._viewer = napari_viewer
-        self._request: Request | None = None
-        self._shown: ResultLayers | None = None
-        self.results: TileResults | None = None  # of the plane at work
-        self._everything: list[TileResults] = []  # of each plane so far
+        self._shown: ShownRun | None = None
         self._is_complete = False
-        self._fresh: deque[tuple[TileResults, NDArray[np.intp]]] = deque()  # done, not yet shown
-        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)  # of each class
-        self._n_unsure = 0
-        self._latest = Progress(0, 0)
-        self._tells_next = False
-        self._began = self._next_update = 0.0
-        self._turn = QTimer(self)
-        self._turn.setSingleShot(True)
-        self._turn.timeout.connect(self._take_turn)
 
         self.image = LayerBox(napari_viewer, Image, "Image")
         self.image.setToolTip(
@@ -326,18 +309,23 @@ class ClassifyPanel(RunPanel):
     def start(self) -> None:
         """Read the form and run it in a thread."""
         try:
-            self._request = request_of(self._viewer, self.image.layer, **self._form_values())
+            request = request_of(self._viewer, self.image.layer, **self._form_values())
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
-        self.results, self._shown, self._everything = None, None, []
-        self._fresh.clear()
-        self._latest, self._next_update = Progress(0, 0), 0.0
-        self._is_complete = self._tells_next = False
+        if self._shown is not None:
+            self._shown.leave()
+        self._shown = ShownRun(self._viewer, request, self._tell, self._show_counts, self)
+        self._is_complete = False
         self._warn([])
-        self._run(iter_request, self._request)
+        self._run(iter_request, request)
         self._show_weights()
         self._say("Loading torch and the weights ... (the first time takes some ten seconds more)")
+
+    @property
+    def results(self) -> TileResults | None:
+        """Of the plane at work, or of the last one; None before there are any."""
+        return self._shown.everything[-1] if self._shown and self._shown.everything else None
 
     def show_preview(self) -> None:
         """Read some patches in a thread, and show them."""
@@ -381,11 +369,11 @@ class ClassifyPanel(RunPanel):
 
     def copy_script(self) -> None:
         """Copy a script that repeats the last run, on all of its planes."""
-        if self.results is None or self._shown is None:
+        if self.results is None or self._shown.layers is None:
             return
         try:
             put_script_on_clipboard(
-                self._viewer, self._shown.main, self.results.provenance, self._say
+                self._viewer, self._shown.layers.main, self.results.provenance, self._say
             )
         except MambamicError as error:
             self._say(str(error), is_error=True)
@@ -454,90 +442,7 @@ class ClassifyPanel(RunPanel):
                 self.progress.setValue(progress.done)
                 self._say(f"{progress.message}: {progress.fraction:.0%}")
             return
-        if progress.results is not self.results:
-            self.results = progress.results
-            self._everything.append(progress.results)
-        if progress.tiles is not None:
-            self._fresh.append((progress.results, progress.tiles))
-        self._latest = progress
-        if not self._turn.isActive():
-            self._turn.start(_ms_until(self._next_update))
-
-    def _take_turn(self) -> None:
-        """Add the layers, show more tiles, or say how many there are.
-
-        A window with OpenGL in it is drawn anew whenever anything in it changes: all in one turn of
-        its event loop, and it would stand still for as long as they take together.
-        """
-        if self._shown is None:
-            self._add_layers()
-            self._turn.start(_MS_BETWEEN_TURNS)
-        elif not self._tells_next:
-            self._began = time.perf_counter()
-            self._show_more()
-            self._tells_next = True
-            self._turn.start(_MS_BETWEEN_TURNS)
-        else:
-            self._tell(self._latest)
-            self._tells_next = False
-            # Drawing takes at most a fifth of the time, however many tiles there are.
-            now = time.perf_counter()
-            self._next_update = now + max(_SECONDS_BETWEEN_UPDATES, 4 * (now - self._began))
-            if self._fresh:
-                self._turn.start(_ms_until(self._next_update))
-
-    def _add_layers(self) -> None:
-        """Add the layers of the run, without tiles: napari takes long enough."""
-        first = self._everything[0]
-        nothing = np.empty(0, np.intp)
-        self._shown = result_layers_of(self._viewer, self._request, first, tiles=nothing)
-        if self._request.within is None:
-            self._shown.hide_earlier()
-        self._counts, self._n_unsure = np.zeros(len(first.class_names), np.int64), 0
-
-    def _show_more(self) -> None:
-        """Show what is new, or as much of it as does not hold the window."""
-        n_left = sum(len(tiles) for _, tiles in self._fresh)
-        if self._shown.takes_parts:
-            n_left = min(n_left, _MOST_AT_ONCE)
-        while n_left > 0:
-            results, tiles = self._next_part(n_left)
-            n_left -= len(tiles)
-            if self._shown.are_shown:
-                number = self._request.number_of(results)
-                self._shown.update(results, tiles=tiles, plane=number)
-            self._count(results, tiles)
-        self.legend.show_counts(
-            dict(zip(self.results.class_names, self._counts.tolist(), strict=True)),
-            unsure=self._n_unsure,
-            counted=self.results.counts_unsure,
-        )
-
-    def _next_part(self, most: int) -> tuple[TileResults, NDArray[np.intp]]:
-        """At most so many tiles of a plane that are not shown yet."""
-        results, first = self._fresh.popleft()
-        parts, n = [first], len(first)
-        while n < most and self._fresh and self._fresh[0][0] is results:
-            parts.append(self._fresh.popleft()[1])
-            n += len(parts[-1])
-        tiles = np.concatenate(parts)
-        if n > most:
-            self._fresh.appendleft((results, tiles[most:]))
-        return results, tiles[:most]
-
-    def _count(self, results: TileResults, tiles: NDArray[np.intp]) -> None:
-        labels = results.labels_of(tiles)
-        unsure = results.unsure(results.unsure_below, tiles)
-        self._n_unsure += int(unsure.sum())
-        counted = labels >= 0
-        if not results.counts_unsure:
-            counted &= ~unsure
-        self._counts += np.bincount(labels[counted], minlength=len(self._counts))
-
-    def _show_anew(self) -> None:
-        """Have all tiles shown and counted again, for what is known of them has changed."""
-        self._fresh = deque((each, np.arange(len(each))) for each in self._everything)
-        self._counts[:], self._n_unsure = 0, 0
+        self._shown.take(progress)
 
     def _tell(self, progress: Progress) -> None:
         """Say how far the run is."""
@@ -552,64 +457,50 @@ class ClassifyPanel(RunPanel):
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
 
+    def _show_counts(self, shown: ShownRun) -> None:
+        counted = shown.everything[-1].counts_unsure
+        self.legend.show_counts(shown.counts, unsure=shown.n_unsure, counted=counted)
+
     def _take_result(self, result: list[TileResults] | str) -> None:
         if isinstance(result, str):
             self._say(result, is_error=True)
             return
         self._is_complete = True
-        are_blended = result[-1].probabilities is not self._everything[-1].probabilities
-        self._everything = result
-        if are_blended:
-            self._show_anew()
+        before, self._shown.everything = self._shown.everything, result
+        if result[-1].probabilities is not before[-1].probabilities:
+            self._shown.take_again(result)  # blended
 
     def _finish(self) -> None:
-        """The run has ended when all of it is shown, a part in each turn."""
-        self._turn.stop()
-        if not self._fresh:
-            super()._finish()
-            return
-        if self._shown is None:
-            self._add_layers()
-        else:
-            self._show_more()
-        QTimer.singleShot(_MS_BETWEEN_TURNS, self._finish)
+        """A run has ended when all of it is shown."""
+        self._shown.show_rest(super()._finish)
 
     def _show_end(self) -> None:
-        if not self._everything:
+        results, everything = self.results, self._shown.everything
+        if results is None:
             if self._stopped:
                 self._say("Stopped before the first tile.")
             return
-        results = self.results = self._everything[-1]
-        if self._shown is not None and self._shown.are_shown:
-            for each in self._everything:
-                number = self._request.number_of(each)
-                self._shown.finish(each, plane=number, counts=self._all_counts)
-        self._warn(self._everything)
-        done = sum(int(each.is_done.sum()) for each in self._everything)
-        planes = self._request.planes
+        self._shown.finish()
+        self._warn(everything)
+        done = sum(int(each.is_done.sum()) for each in everything)
+        latest, request = self._shown.latest, self._shown.request
+        total, n_there, n_planes = max(latest.total, done), latest.before, len(request.planes)
         # Of the planes, some may have nothing to classify; then only the end tells.
-        complete = results.complete and (self._is_complete or len(self._everything) == len(planes))
-        total, n_there = max(self._latest.total, done), self._latest.before
+        complete = results.complete and (self._is_complete or len(everything) == n_planes)
         if self._stopped and not complete:
             self._say(f"Stopped: {done:,} of {total:,} tiles are classified and kept.")
         elif complete:
-            note = planes[0].note if len(planes) == 1 else f"{len(planes)} planes."
-            if len(self._everything) < len(planes):
+            note = request.planes[0].note if n_planes == 1 else f"{n_planes} planes."
+            if len(everything) < n_planes:
                 note = (
-                    f"{len(self._everything)} of {note[:-1]}; on the others there is nothing to "
-                    f"classify."
+                    f"{len(everything)} of {note[:-1]}; on the others there is nothing to classify."
                 )
             there = f"{n_there:,} of {total:,} tiles were there already, from a run that was "
             there = f"{there}interrupted." if n_there else ""
-            notes = " ".join(filter(None, [note, self._request.note, there]))
+            notes = " ".join(filter(None, [note, request.note, there]))
             cut = results.provenance["settings"]["cut"]
             what = f"{done:,} {cut if done > 1 else cut[:-1]}"
             self._say(f"{what} classified on {results.provenance['device']}. {notes}".rstrip())
-
-    @property
-    def _all_counts(self) -> list[int]:
-        """Tiles of each class, the unsure last."""
-        return [*self._counts.tolist(), self._n_unsure]
 
     def _warn(self, everything: list[TileResults]) -> None:
         """Tell what makes the results doubtful, below the message."""
@@ -617,24 +508,13 @@ class ClassifyPanel(RunPanel):
 
     def _show_unsure(self) -> None:
         """Show the last run with another threshold."""
-        if self._shown is None or self.is_running:
+        if self._shown is None or self._shown.layers is None or self.is_running:
             return
         threshold, counted = self._trust.threshold, self.count_unsure.isChecked()
-        self._everything = [e.with_unsure(threshold, counted=counted) for e in self._everything]
-        self.results = self._everything[-1]
+        everything = self._shown.everything
+        self._shown.take_again([e.with_unsure(threshold, counted=counted) for e in everything])
         self._list_classes(self.results.class_names)
-        self._show_anew()
-        self._show_rest()
-
-    def _show_rest(self) -> None:
-        """Show what is new, a part in each turn."""
-        if self.is_running:
-            return  # another run has begun meanwhile
-        self._show_more()
-        if self._fresh:
-            QTimer.singleShot(_MS_BETWEEN_TURNS, self._show_rest)
-        elif self._shown.are_shown:
-            self._shown.note_counts(self._all_counts)
+        self._shown.show_rest(self._shown.note_counts)
 
     def _list_classes(self, names: Sequence[str]) -> None:
         colours = colours_in(self._viewer, names)
@@ -699,8 +579,3 @@ def _findings() -> str:
     from napari_mambamic.doctor import examine
 
     return "\n".join(f"{heading}: {finding}" for heading, finding in examine().items())
-
-
-def _ms_until(moment: float) -> int:
-    """What a timer waits for a moment of `time.perf_counter`, or nothing if it is past."""
-    return max(0, round(1000 * (moment - time.perf_counter())))
