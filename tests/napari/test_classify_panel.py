@@ -619,7 +619,7 @@ def test_points_of_a_stack_are_classified_each_in_its_own_plane(
     by_name = dict(zip(panel.results.class_names, class_colours(8), strict=True))
     for name, colour in zip(layer.features["class"], layer.face_color, strict=True):
         np.testing.assert_allclose(colour, by_name[name], atol=1e-6)
-    assert "5 objects classified" in panel.message.text()
+    assert "5 points classified" in panel.message.text()
     assert "3 planes" in panel.message.text()
     assert sum(int(panel.legend.item(row, 1).text()) for row in range(8)) == 5
     everything = results_of(layer)

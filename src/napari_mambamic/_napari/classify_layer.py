@@ -75,6 +75,13 @@ class Request:
     note: str = ""
     files: tuple[str, ...] = ()
 
+    @property
+    def cut(self) -> str:
+        """What is classified, in a word: tiles, objects or points."""
+        if self.objects_layer is None:
+            return "tiles"
+        return "points" if isinstance(self.objects_layer, Points) else "objects"
+
     def number_of(self, results: TileResults) -> int:
         """Which of the planes results are of: planes without objects have none."""
         index = tuple(results.provenance["layer"]["plane"])

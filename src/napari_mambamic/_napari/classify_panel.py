@@ -488,18 +488,17 @@ class ClassifyPanel(RunPanel):
         # Of the planes, some may have nothing to classify; then only the end tells.
         complete = results.complete and (self._is_complete or len(everything) == n_planes)
         if self._stopped and not complete:
-            self._say(f"Stopped: {done:,} of {total:,} tiles are classified and kept.")
+            self._say(f"Stopped: {done:,} of {total:,} {request.cut} are classified and kept.")
         elif complete:
             note = request.planes[0].note if n_planes == 1 else f"{n_planes} planes."
             if len(everything) < n_planes:
                 note = (
                     f"{len(everything)} of {note[:-1]}; on the others there is nothing to classify."
                 )
-            there = f"{n_there:,} of {total:,} tiles were there already, from a run that was "
-            there = f"{there}interrupted." if n_there else ""
+            there = f"{n_there:,} of {total:,} {request.cut} were there already"
+            there = f"{there}, from an interrupted run." if n_there else ""
             notes = " ".join(filter(None, [note, request.note, there]))
-            cut = results.provenance["settings"]["cut"]
-            what = f"{done:,} {cut if done > 1 else cut[:-1]}"
+            what = f"{done:,} {request.cut if done > 1 else request.cut[:-1]}"
             self._say(f"{what} classified on {results.provenance['device']}. {notes}".rstrip())
 
     def _warn(self, everything: list[TileResults]) -> None:
