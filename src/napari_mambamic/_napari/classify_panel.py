@@ -454,8 +454,11 @@ class ClassifyPanel(RunPanel):
             if progress.before:
                 said.append(f"{progress.before:,} were there already")
             self._say(" · ".join(said))
+        # A bar that moves is drawn at once, and so is the whole window, for there is OpenGL in it.
+        self.progress.setUpdatesEnabled(False)
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
+        self.progress.setUpdatesEnabled(True)
 
     def _show_counts(self, shown: ShownRun) -> None:
         counted = shown.everything[-1].counts_unsure

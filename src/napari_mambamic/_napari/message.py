@@ -38,7 +38,7 @@ class Message(QPlainTextEdit):
         if text != self._text:
             self._text = text
             self.setPlainText(text)
-            self.updateGeometry()
+            self._fit()
 
     def heightForWidth(self, width: int) -> int:
         """All lines that the text takes."""
@@ -61,6 +61,10 @@ class Message(QPlainTextEdit):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """What is around the text is known when a style has been applied."""
         super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Have the panel laid out anew, but only where the text takes another height."""
         if self.heightForWidth(self.width()) != self.height():
             self.updateGeometry()
 

@@ -25,6 +25,9 @@ _MS_BETWEEN_TURNS = 5  # in which the window is drawn, and listens to the mouse
 _MOST_AT_ONCE = 50_000  # tiles that are shown in a turn, which takes some 10 ms
 
 
+_Part = tuple[TileResults, NDArray[np.intp]]  # some tiles of a plane
+
+
 class ShownRun(QObject):
     """The layers of a run, and how many tiles have each class.
 
@@ -56,7 +59,8 @@ class ShownRun(QObject):
         self.latest = Progress(0, 0)
         self.counts: dict[str, int] = {}  # of what is shown
         self.n_unsure = 0
-        self._fresh: deque[tuple[TileResults, NDArray[np.intp]]] = deque()  # not shown yet
+        self._fresh: deque[_Part] = deque()  # not shown yet
+        self._uncounted: list[_Part] = []  # shown, and not counted yet
         self._tells_next = False
         self._then: Callable[[], object] | None = None
         self._began = self._next_update = 0.0
@@ -78,12 +82,13 @@ class ShownRun(QObject):
         """Show and count all tiles again, for what is known of them has changed."""
         self.everything = everything
         self._fresh = deque((each, np.arange(len(each))) for each in everything if len(each))
+        self._uncounted, self._tells_next = [], False
         self.counts, self.n_unsure = dict.fromkeys(self.counts, 0), 0
 
     def show_rest(self, then: Callable[[], object]) -> None:
         """Show what is new, and call a function when that is done: at once where it is little."""
         self._then = then
-        if self._fresh:
+        if self._is_behind:
             self._take_turn()
         else:
             self._end()
@@ -109,25 +114,39 @@ class ShownRun(QObject):
     def _all_counts(self) -> list[int]:
         return [*self.counts.values(), self.n_unsure]
 
+    @property
+    def _n_fresh(self) -> int:
+        return sum(len(tiles) for _, tiles in self._fresh)
+
+    @property
+    def _is_behind(self) -> bool:
+        return bool(self._fresh) or self._tells_next
+
     def _take_turn(self) -> None:
         self._turn.stop()
+        is_little = self.layers is not None and self._n_fresh <= _MOST_AT_ONCE
         try:
             self._do_next()
+            while self._then is not None and is_little and self._is_behind:
+                self._do_next()
         except Exception:
             self._fresh.clear()  # a defect of the program is told, and the run ends all the same
+            self._tells_next = False
             raise
         finally:
-            if self._then is not None and not self._fresh:
+            if self._then is not None and not self._is_behind:
                 self._end()
 
     def _do_next(self) -> None:
-        """Add the layers, show more tiles, or tell of them."""
-        if self._tells_next and self._then is None:
-            self._tell(self.latest)
+        """Add the layers, show more tiles, or count and tell of them."""
+        if self._tells_next:
             self._tells_next = False
-            self._wait()
-            return
-        if self.layers is None:
+            self._count_shown()
+            if self._then is None:
+                self._tell(self.latest)
+                self._wait()
+                return
+        elif self.layers is None:
             self._add_layers()
         else:
             self._began = time.perf_counter()
@@ -160,7 +179,7 @@ class ShownRun(QObject):
 
     def _show_more(self) -> None:
         """Show what is new, or as much of it as does not hold the window."""
-        n_left = sum(len(tiles) for _, tiles in self._fresh)
+        n_left = self._n_fresh
         if self.layers.takes_parts:
             n_left = min(n_left, _MOST_AT_ONCE)
         while n_left > 0:
@@ -168,11 +187,18 @@ class ShownRun(QObject):
             n_left -= len(tiles)
             if self.layers.are_shown:
                 number = self.request.number_of(results)
-                self.layers.update(results, tiles=tiles, plane=number)
+                self.layers.fill(results, tiles=tiles, plane=number)
+            self._uncounted.append((results, tiles))
+
+    def _count_shown(self) -> None:
+        parts, self._uncounted = self._uncounted, []
+        for results, tiles in parts:
             self._count(results, tiles)
+            if self.layers.are_shown:
+                self.layers.note(results, plane=self.request.number_of(results))
         self._show_counts(self)
 
-    def _next_part(self, most: int) -> tuple[TileResults, NDArray[np.intp]]:
+    def _next_part(self, most: int) -> _Part:
         """At most so many tiles, of one plane."""
         results = self._fresh[0][0]
         parts, n = [], 0

@@ -239,6 +239,13 @@ class ResultLayers:
     def update(
         self, results: TileResults, *, tiles: NDArray[np.intp] | None = None, plane: int = 0
     ) -> None:
+        """Show what is done so far, and keep it; parameters as of `fill`."""
+        self.fill(results, tiles=tiles, plane=plane)
+        self.note(results, plane=plane)
+
+    def fill(
+        self, results: TileResults, *, tiles: NDArray[np.intp] | None = None, plane: int = 0
+    ) -> None:
         """Show what is done so far.
 
         Parameters
@@ -256,7 +263,7 @@ class ResultLayers:
         if isinstance(self.main, Points):
             self._name_points()
         elif self._by_class:
-            self._fill(results, chosen, plane)
+            self._fill_by_class(results, chosen, plane)
             filled.append(self.main)
         else:
             self._name_each(results)
@@ -265,7 +272,17 @@ class ResultLayers:
         for layer in filled:
             # A thumbnail has the whole list of layers drawn again.
             layer.refresh(thumbnail=tiles is None, extent=False)
-        self._note(results, plane)
+
+    def note(self, results: TileResults, *, plane: int = 0) -> None:
+        """Keep results where they are found by who has a layer."""
+        self._results[plane] = results
+        several = len(self._planes) > 1
+        self._metadata |= {
+            "mambamic": results.provenance,
+            "results": list(self._results.values()) if several else results,
+        }
+        for layer in self.layers:
+            layer.metadata = dict(self._metadata)
 
     def finish(
         self, results: TileResults, *, plane: int = 0, counts: Sequence[int] | None = None
@@ -283,7 +300,7 @@ class ResultLayers:
             unsure last: a million tiles are neither drawn nor counted again.
         """
         if counts is not None and self._by_class:
-            self._note(results, plane)
+            self.note(results, plane=plane)
             for layer in self.layers:
                 layer.refresh(extent=False)  # its thumbnail as well
         else:
@@ -444,18 +461,9 @@ class ResultLayers:
 
     # ---- filling -----------------------------------------------------------------------------
 
-    def _note(self, results: TileResults, plane: int) -> None:
-        """Keep results where they are found by who has the layer."""
-        self._results[plane] = results
-        several = len(self._planes) > 1
-        self._metadata |= {
-            "mambamic": results.provenance,
-            "results": list(self._results.values()) if several else results,
-        }
-        for layer in self.layers:
-            layer.metadata = dict(self._metadata)
-
-    def _fill(self, results: TileResults, tiles: NDArray[np.intp] | slice, plane: int) -> None:
+    def _fill_by_class(
+        self, results: TileResults, tiles: NDArray[np.intp] | slice, plane: int
+    ) -> None:
         part = self._part(self.main, plane)
         if isinstance(results.tiles, TileGrid):
             part.reshape(-1)[tiles] = self._values(results, tiles)
