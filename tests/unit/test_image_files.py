@@ -177,6 +177,79 @@ def test_a_plane_of_a_stack_is_chosen_and_told(tmp_path, kind):
         open_image(path, z=5)
 
 
+@pytest.mark.filterwarnings("ignore:.*data with shape:DeprecationWarning")
+@pytest.mark.parametrize("how", [TILED, STRIPED, {}], ids=["tiled", "striped", "one strip"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("n_planes", [3, 4])
+def test_a_grey_stack_of_three_or_four_planes_is_no_colours(tmp_path, n_planes, dtype, how):
+    """tifffile writes it as the samples of one RGB page, unless it is told what it is."""
+    stack = noise(HEIGHT, WIDTH, n_planes, dtype=dtype).transpose(2, 0, 1)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stack, metadata={"axes": "ZYX"}, **how)
+    with tifffile.TiffFile(path) as tiff:
+        (page,) = tiff.pages
+        assert (page.photometric, page.samplesperpixel) == (2, n_planes)
+    image = open_image(path)
+    check_pixels(image, stack[n_planes // 2])
+    assert f"the one at z = {n_planes // 2} of {n_planes} is read" in image.note
+    for z in range(n_planes):
+        check_pixels(open_image(path, z=z), stack[z])
+    with pytest.raises(ImageError, match=f"has {n_planes} planes along z"):
+        open_image(path, z=n_planes)
+
+
+@pytest.mark.filterwarnings("ignore:.*data with shape:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["ome", "imagej", "plain"])
+@pytest.mark.parametrize("n_planes", [3, 4])
+def test_what_a_file_says_of_three_or_four_planes_holds(tmp_path, n_planes, kind):
+    planes = noise(HEIGHT, WIDTH, n_planes).transpose(2, 0, 1)
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+
+    def opened(axes, **how):
+        imagej = {"imagej": True} if kind == "imagej" else {}
+        tifffile.imwrite(path, planes, metadata={"axes": axes}, **imagej, **how)
+        return open_image(path)
+
+    for how in ({}, {"photometric": "minisblack"}):
+        check_pixels(opened("ZYX", **how), planes[n_planes // 2])
+        check_pixels(opened("CYX", **how), planes.transpose(1, 2, 0))
+
+
+@pytest.mark.filterwarnings("ignore:.*data with shape:DeprecationWarning")
+@pytest.mark.parametrize("n_planes", [3, 4])
+def test_a_page_that_says_no_more_than_rgb_is_colours(tmp_path, n_planes):
+    planes = noise(HEIGHT, WIDTH, n_planes).transpose(2, 0, 1)
+    for metadata in ({}, None):
+        tifffile.imwrite(tmp_path / "a.tif", planes, metadata=metadata)
+        image = open_image(tmp_path / "a.tif")
+        check_pixels(image, planes.transpose(1, 2, 0))
+        assert image.has_colours
+        assert not image.note
+
+
+@pytest.mark.filterwarnings("ignore:.*data with shape:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("axes", "place", "are_colours"),
+    [("TZYX", (0, 1), False), ("ZCYX", (1,), True), ("CZYX", (slice(None), 1), False)],
+)
+def test_samples_stored_apart_are_what_the_axes_say(tmp_path, axes, place, are_colours):
+    stack = noise(HEIGHT, WIDTH, 3, 3).transpose(2, 3, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", stack, metadata={"axes": axes})
+    image = open_image(tmp_path / "a.tif")
+    pixels = stack[place]
+    check_pixels(image, pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0))
+    assert image.has_colours == are_colours
+
+
+def test_planes_that_are_mixed_pixel_by_pixel_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(HEIGHT, WIDTH, 3), photometric="rgb", metadata={"axes": "YXZ"})
+    with pytest.raises(
+        ImageError, match=r"\(YXZ\)\. Save it as OME-TIFF, with y and x as the last"
+    ):
+        open_image(path)
+
+
 def test_pages_that_nothing_is_said_about_are_a_stack_or_channels(tmp_path):
     pages = noise(HEIGHT, WIDTH, 4).transpose(2, 0, 1)
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:

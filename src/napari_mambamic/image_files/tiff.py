@@ -62,7 +62,7 @@ def open_tiff(
             axes = _axes(chosen, pages_are_channels)
             plane = plane_of_stack(axes, chosen.get_shape(squeeze=False), z=z, t=t, name=name)
             levels, notes = _levels(chosen, axes, plane, {tiff.filehandle.path: file}, cache, name)
-            are_colours = is_separate(chosen.keyframe) and has_colours(chosen.keyframe)
+            are_colours = _has_separate_colours(chosen, axes, plane, name)
             notes += [plane.note, _note_on_larger(tiff, series, name)]
             if pixel_size_um is None:
                 pixel_size_um = pixel_size_of_tiff(tiff, chosen, series)
@@ -125,13 +125,12 @@ def _level(
     name: str,
 ) -> tuple[ChunkedArray, str]:
     how = series.keyframe
-    readers = _readers(series, _numbers_of_pages(series, axes, plane, name), files)
-    first = next((reader for reader in readers if reader is not None), None)
+    places = _places_of_planes(series, axes, plane, name)
+    readers = _readers(series, list(dict.fromkeys(page for page, _ in places)), files)
+    first = next((reader for reader in readers.values() if reader is not None), None)
     if first is None:
         raise ImageError(f"The plane that was asked for is not in {name}.")
-    planes = [
-        (r, s) for r in readers for s in range(how.samplesperpixel if is_separate(how) else 1)
-    ]
+    planes = [(readers[page], sample) for page, sample in places]
     convert = true_colours(how, palette=plane.channel_axis is None and series.kind != "imagej")
     example = convert(blank(how, (1, 1)))
     channel_axis = 2 if example.shape[2] > 1 else plane.channel_axis
@@ -156,23 +155,32 @@ def _level(
     array = ChunkedArray(
         shape, chunk, example.dtype, read_chunk, cache=cache, channel_axis=channel_axis, name=name
     )
-    return array, _note_on_blanks(readers, name)
+    return array, _note_on_blanks(list(readers.values()), name)
 
 
-def _numbers_of_pages(
+def _places_of_planes(
     series: TiffPageSeries, axes: str, plane: PlaneOfStack, name: str
-) -> list[int]:
-    """Which pages of the series the plane is made of: one, or one for each channel."""
+) -> list[tuple[int, int]]:
+    """Where the plane is stored, or each of its channels: (page of the series, sample).
+
+    The samples of a pixel that are stored apart need not be its colours: a grey z stack of 3 or 4
+    planes may be written so.  Those that are stored side by side are no places of their own.
+    """
     shape, how = series.get_shape(squeeze=False), series.keyframe
+    n_samples = how.samplesperpixel if is_separate(how) else 1
+    size = how.size // n_samples
     n_leading = len(shape)
-    while n_leading and math.prod(shape[n_leading:]) != how.size:
+    while n_leading and math.prod(shape[n_leading:]) != size:
         n_leading -= 1
     within = [axes[i] for i in range(n_leading, len(shape)) if shape[i] > 1]
     whole = [axes[i] for i in range(n_leading, len(shape)) if plane.index[i] is None]
-    if math.prod(shape[n_leading:]) != how.size or not set(within) <= set(whole):
+    n_planes = math.prod(shape[:n_leading])
+    fits = math.prod(shape[n_leading:]) == size and n_planes % n_samples == 0
+    if not fits or not set(within) <= set(whole):
         raise ImageError(
             f"{name} is damaged, or its planes are stored in a way that cannot be read: its pages "
-            f"are {how.shape} and it is said to be {shape} ({axes}). Save it as OME-TIFF."
+            f"are {how.shape} and it is said to be {shape} ({axes}). Save it as OME-TIFF, with y "
+            f"and x as the last axes."
         )
     leading = list(zip(plane.index, shape, strict=True))[:n_leading]
     n_channels = math.prod(n for place, n in leading if place is None)
@@ -181,12 +189,20 @@ def _numbers_of_pages(
     numbers = [0]
     for place, n in leading:
         numbers = [n * k + i for k in numbers for i in (range(n) if place is None else [place])]
-    return numbers
+    return [divmod(number, n_samples) for number in numbers]
+
+
+def _has_separate_colours(
+    series: TiffPageSeries, axes: str, plane: PlaneOfStack, name: str
+) -> bool:
+    """Whether the channels of the plane are the colours of a page, stored apart."""
+    samples = {sample for _, sample in _places_of_planes(series, axes, plane, name)}
+    return len(samples) > 1 and has_colours(series.keyframe)
 
 
 def _readers(
     series: TiffPageSeries, numbers: list[int], files: dict[str, SharedFile]
-) -> list[PageReader | None]:
+) -> dict[int, PageReader | None]:
     """The pages of those numbers; None for one that the file does not have."""
     pages = [
         # Of a stack that lies in one piece behind its first page, the others may not be listed.
@@ -196,15 +212,15 @@ def _readers(
         for number in numbers
     ]
     in_bands = all(page is None or is_in_one_piece(page) for page, _ in pages)
-    readers: list[PageReader | None] = []
-    for page, shift in pages:
+    readers: dict[int, PageReader | None] = {}
+    for number, (page, shift) in zip(numbers, pages, strict=True):
         if page is None:
-            readers.append(None)
+            readers[number] = None
             continue
         path = page.parent.filehandle.path
         if path not in files:  # an OME-TIFF of several files
             files[path] = SharedFile(path)
-        readers.append(PageReader.of_page(page, files[path], shift=shift, in_bands=in_bands))
+        readers[number] = PageReader.of_page(page, files[path], shift=shift, in_bands=in_bands)
     return readers
 
 
