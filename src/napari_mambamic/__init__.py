@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from napari_mambamic.exports import read_results as read_results
     from napari_mambamic.exports.wsinfer import export_wsinfer as export_wsinfer
     from napari_mambamic.image import as_image as as_image
+    from napari_mambamic.image import join_channels as join_channels
     from napari_mambamic.image_files import open_image as open_image
     from napari_mambamic.networks import build_network as build_network
     from napari_mambamic.networks import list_networks as list_networks
@@ -127,6 +128,7 @@ _HOMES = {
     "iter_explain": "explain.tiles",
     "iter_fine_tune": "training.fine_tune",
     "iter_robustness": "explain.robustness",
+    "join_channels": "image",
     "join_samples": "training.samples",
     "list_networks": "networks",
     "list_weights": "weights.store",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ _IMPORTS = {
     "loadtxt": "from numpy import loadtxt",
     "imread": "from tifffile import imread",
 }
-_OURS = ("as_image", "classify_image", "classify_objects", "load_classifier", "open_image")
+_OURS = (
+    "as_image",
+    "classify_image",
+    "classify_objects",
+    "join_channels",
+    "load_classifier",
+    "open_image",
+)
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,15 @@ class RunFiles:
         What the run was limited to, as label images are; 0 is outside.
     opening : Opening or None
         How the image is read from its file.
+    channels : tuple of Opening
+        Of an image whose channels come from several files, how each is read from its own: the axes
+        are those of its layer.
     """
 
     objects: Path | None = None
     mask: Path | None = None
     opening: Opening | None = None
+    channels: tuple[Opening, ...] = ()
 
 
 def script_of(provenance: Mapping[str, Any], files: RunFiles = RunFiles()) -> str:
@@ -88,9 +99,9 @@ def script_of(provenance: Mapping[str, Any], files: RunFiles = RunFiles()) -> st
     computed = f"{function}({', '.join(arguments)}){blended}"
     if planes:
         given = _stack_lines(provenance, by_objects, files)
-        last = _loop_lines(planes, _plane_lines(provenance, by_objects, files.opening), computed)
+        last = _loop_lines(planes, _plane_lines(provenance, by_objects, files), computed)
     else:
-        given = _image_lines(provenance, files.opening)
+        given = _image_lines(provenance, files)
         given += [_objects_line(provenance, files.objects)] if by_objects else []
         last = [f"results = {computed}", "print(results.counts)"]
     given += _within_lines(provenance, files.mask)
@@ -133,28 +144,54 @@ def _imports(body: str) -> list[str]:
     return lines
 
 
-def _image_lines(provenance: Mapping[str, Any], opening: Opening | None) -> list[str]:
+def _image_lines(provenance: Mapping[str, Any], files: RunFiles) -> list[str]:
     image, plane = provenance["image"], _plane_of(provenance)
-    if opening is None and image.get("path") and not plane:
+    if files.opening is None and not files.channels and image.get("path") and not plane:
         opening = Opening(str(image["path"]), image.get("opened_with") or {})
-    if opening is not None:
-        return _opening_lines(provenance, opening, lambda axis: str(int(plane[axis])))
+        files = RunFiles(opening=opening)
+    if files.opening is not None or files.channels:
+        return _opening_lines(provenance, files, lambda axis: str(int(plane[axis])))
     height, width = image["plane_shape"]
     what = f"image {image['name']!r}, {height} x {width} px, {image['dtype']}, "
     what += f"{image['n_channels']} channel(s)"
     what += f", plane {list(plane)}" if plane else ""
     what += f", a list of its {n} levels, finest first" if (n := _n_levels(image)) > 1 else ""
     what += f", of {image['path']}" if image.get("path") else ""
-    sources = (provenance.get("layer") or {}).get("channels")
-    what += f", made of {', '.join(map(str, sources))}" if sources else ""
+    names = [str(name) for name in (provenance.get("layer") or {}).get("channels") or ()]
+    for number, source in enumerate(_sources_of(provenance)):
+        names[number] += f" of {source['path']}" if source.get("path") else ""
+    what += f", made of {', '.join(names)}" if names else ""
     return [_gap("image", what)]
 
 
 def _opening_lines(
-    provenance: Mapping[str, Any], opening: Opening, place: Callable[[int], str]
+    provenance: Mapping[str, Any], files: RunFiles, place: Callable[[int], str]
 ) -> list[str]:
     """Open the image at a plane, of which `place` tells where it lies along an axis."""
+    if files.opening is not None:
+        lines, what = [f"image = {_opened(files.opening, place)}"], "file holds"
+    else:
+        n_axes = len(_plane_of(provenance))
+        lines, what = ["image = join_channels(", "    ["], "files hold"
+        for source, opening in zip(_sources_of(provenance), files.channels, strict=True):
+            missing = n_axes - source["leading_axes"]  # its layer may lack the image's first axes
+            axes = {key: axis + missing for key, axis in opening.axes.items()}
+            lines.append(f"        {_opened(replace(opening, axes=axes), place)},")
+        lines += ["    ]", ")"]
     image = provenance["image"]
+    shape = [*image["plane_shape"], image["n_channels"]]
+    found = "*image.plane_shape, image.n_channels"
+    if provenance["settings"].get("channels"):  # those that were chosen, of any number
+        shape, found = shape[:2], "*image.plane_shape,"
+    return [
+        *lines,
+        f"if ({found}) != {_literal(tuple(shape))}:",
+        f'    raise SystemExit("The {what} another image than that of the run.")',
+    ]
+
+
+def _opened(opening: Opening, place: Callable[[int], str]) -> str:
+    """The call that opens a file at a plane."""
     places = {key: place(axis) for key, axis in opening.axes.items()}
     channels = f"[{places.pop('c')}]" if "c" in places else None
     if opening.channels is not None:
@@ -163,22 +200,14 @@ def _opening_lines(
     arguments = [_literal(opening.path), *(f"{name}={value}" for name, value in chosen.items())]
     opened = f"open_image({', '.join(arguments)})"
     opened += "" if channels is None else f".with_channels({channels})"
-    opened += "" if opening.n_levels is None else f".with_levels({opening.n_levels})"
-    shape = [*image["plane_shape"], image["n_channels"]]
-    found = "*image.plane_shape, image.n_channels"
-    if provenance["settings"].get("channels"):  # those that were chosen, of any number
-        shape, found = shape[:2], "*image.plane_shape,"
-    return [
-        f"image = {opened}",
-        f"if ({found}) != {_literal(tuple(shape))}:",
-        '    raise SystemExit("The file holds another image than that of the run.")',
-    ]
+    return opened if opening.n_levels is None else f"{opened}.with_levels({opening.n_levels})"
 
 
 def _stack_lines(provenance: Mapping[str, Any], by_objects: bool, files: RunFiles) -> list[str]:
     """The pixels and the objects of all planes."""
     image, layer = provenance["image"], provenance["layer"]
-    lines = _pixel_gaps(image, _sources_of(provenance)) if files.opening is None else []
+    is_read = files.opening is not None or files.channels
+    lines = [] if is_read else _pixel_gaps(image, _sources_of(provenance))
     if by_objects:
         name, what = "labels", f"the labels (..., y, x) of layer {layer['objects']!r}"
         if layer.get("points"):
@@ -209,15 +238,13 @@ def _pixel_gaps(image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) 
     return [_gap("stack" if n_levels == 1 else "levels", what)]
 
 
-def _plane_lines(
-    provenance: Mapping[str, Any], by_objects: bool, opening: Opening | None
-) -> list[str]:
+def _plane_lines(provenance: Mapping[str, Any], by_objects: bool, files: RunFiles) -> list[str]:
     """Image, objects and what limits them, on one plane; some may lack the first axes."""
     layer = provenance["layer"]
     n_axes, channel_axis = len(layer["plane"]), layer.get("channel_axis")
     sources = _sources_of(provenance)
-    if opening is not None:
-        lines = _opening_lines(provenance, opening, lambda axis: f"plane[{axis}]")
+    if files.opening is not None or files.channels:
+        lines = _opening_lines(provenance, files, lambda axis: f"plane[{axis}]")
     elif sources:
         lines = [
             "channels = [",

@@ -276,6 +276,66 @@ def as_image(
     return pyramid
 
 
+def join_channels(images: Sequence[ImagePyramid]) -> ImagePyramid:
+    """Make one image of the channels of several, such as a file for each stain.
+
+    They are read when the image is, and of their levels those that all have.  The pixel size is
+    that of the first.
+
+    Raises
+    ------
+    ImageError
+        There is no image, or they differ in size, levels or type.
+    """
+    if not images:
+        raise ImageError("There are no images to take channels from. Give at least one.")
+    n_levels = min(len(image.levels) for image in images)
+    shapes = [[image.shape_of(level) for level in range(n_levels)] for image in images]
+    for image, shape in zip(images, shapes, strict=True):
+        if shape != shapes[0] or image.dtype != images[0].dtype:
+            told = [
+                f"{each.name!r} ({each.plane_shape[0]} x {each.plane_shape[1]} px, {each.dtype})"
+                for each in (images[0], image)
+            ]
+            raise ImageError(
+                f"Images {' and '.join(told)} cannot be channels of one: they differ in size, "
+                f"levels or type. Give images of the same pixels."
+            )
+    levels = tuple(
+        replace(level, data=_Joined(tuple(images), number))
+        for number, level in enumerate(images[0].levels[:n_levels])
+    )
+    return ImagePyramid(
+        levels,
+        channel_axis=0,
+        pixel_size_um=images[0].pixel_size_um,
+        name=" + ".join(dict.fromkeys(image.name for image in images)),
+    )
+
+
+class _Joined:
+    """The channels of several images at one level, (channel, y, x), read on demand."""
+
+    def __init__(self, images: tuple[ImagePyramid, ...], level: int) -> None:
+        self._level = level
+        self._channels = [(image, c) for image in images for c in range(image.n_channels)]
+        self.shape = (len(self._channels), *images[0].shape_of(level))
+        self.dtype = images[0].dtype
+        self.ndim = 3
+
+    @property
+    def chunks(self) -> tuple[int, int, int] | None:
+        """Sizes of the blocks along each axis, or None."""
+        chunk = self._channels[0][0].chunk_shape(self._level)
+        return None if chunk is None else (self.shape[0], *chunk)
+
+    def __getitem__(self, key: tuple[slice, slice, slice]) -> NDArray[Any]:
+        channels, rows, columns = key
+        chosen = self._channels[channels]
+        read = {id(image): image._pixels(self._level, rows, columns) for image, _ in chosen}
+        return np.stack([read[id(image)][..., c] for image, c in chosen])
+
+
 def _cached(data: Any, cache: ChunkCache, channel_axis: Literal[0, 2] | None, name: str) -> Any:
     chunks = getattr(data, "chunks", None)
     if chunks is None or isinstance(data, ChunkedArray):

@@ -207,6 +207,55 @@ def test_channels_that_a_reader_made_layers_of(viewer, channels, script):
     np.testing.assert_array_equal(names["results"].labels, results_of(alone)[0].labels)
 
 
+@pytest.fixture
+def stains(viewer, channels, tmp_path):
+    """A file for each channel: of all planes, of each z alone, and one of a stack of channels."""
+    _, data = channels
+    written = [("first.ome.tif", data[:, :, 0], "TZYX"), ("second.tif", data[0, :, 1], "ZYX")]
+    written.append(("third.ome.tif", data, "TZCYX"))
+    layers = []
+    for name, pixels, axes in written:
+        tifffile.imwrite(tmp_path / name, pixels, photometric="minisblack", metadata={"axes": axes})
+        (layer,) = viewer.open(tmp_path / name, plugin="napari", name=name)
+        layers.append(layer)
+    layers[2].data = data[:, :, 2]  # as some readers make a layer of each channel
+    return layers
+
+
+def test_channels_from_several_files(viewer, stains, run):
+    """The layer of one has no time points, and shows the same at all of them."""
+    layer = classify_layer(viewer, stains[0], channels=stains, planes="all", device="cpu")[-1]
+    assert_same(run(layer), layer, 9)
+
+
+def test_one_plane_of_channels_from_several_files(viewer, stains, script):
+    first, _, third = stains
+    viewer.dims.set_point(0, 2)
+    viewer.dims.set_point(1, 1)
+    channels = [third, first, third]
+    layer = classify_layer(viewer, first, channels=channels, device="cpu")[-1]
+    text, names = script(layer), {}
+    assert gaps_of(text) == []
+    exec(text, names)
+    (expected,) = results_of(layer)
+    assert expected.provenance["layer"]["plane"] == [2, 1]
+    np.testing.assert_array_equal(names["results"].labels, expected.labels)
+    np.testing.assert_allclose(names["results"].probabilities, expected.probabilities, atol=1e-5)
+
+
+def test_a_channel_that_is_in_no_file_is_put_in_by_hand(viewer, stains, script, tmp_path):
+    first, _, third = stains
+    third.data = third.data[..., ::-1].copy()
+    channels = [first, third, first]
+    layer = classify_layer(viewer, first, channels=channels, planes="all", device="cpu")[-1]
+    text = script(layer)
+    assert f"layer 'third.ome.tif', an array (..., 96, 288) of uint8, of {tmp_path}" in text
+    assert_same(in_process(text, stack_1=first.data, stack_2=third.data), layer, 9)
+    alone = classify_layer(viewer, first, channels=channels, device="cpu")[-1]
+    (gap,) = (line for line in script(alone).splitlines() if "<-- put here" in line)
+    assert f"made of first.ome.tif of {tmp_path / 'first.ome.tif'}, third.ome.tif of" in gap
+
+
 # ---- levels --------------------------------------------------------------------------------------
 
 TILES = {"tile_size": 192, "planes": "all", "device": "cpu"}  # twice as large as the patches

@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from napari_mambamic.errors import ImageError
-from napari_mambamic.image import as_image
+from napari_mambamic.image import as_image, join_channels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
@@ -55,3 +55,32 @@ def test_a_list_is_a_pyramid():
 def test_impossible_images_are_refused(array, keywords, words):
     with pytest.raises(ImageError, match=words):
         as_image(array, **keywords)
+
+
+@pytest.mark.parametrize("make", [np.asarray, da.from_array, zarr.array])
+def test_channels_of_several_images_are_those_of_one(make):
+    grey, last = PIXELS[..., 0], PIXELS[..., 1:]
+    levels = [make(grey), make(np.ascontiguousarray(grey[::2, ::2]))]
+    both = [as_image(levels, name="a", pixel_size_um=0.5)]
+    both.append(as_image([make(last), make(last[::2, ::2])], channel_axis=2, name="b"))
+    image = join_channels(both)
+    assert (image.n_channels, image.name, image.pixel_size_um) == (3, "a + b", (0.5, 0.5))
+    assert not image.has_colours
+    for each in (image, image.with_chunk_cache()):
+        np.testing.assert_array_equal(each.read(3, 4, 5, 6), PIXELS[3:8, 4:10])
+        np.testing.assert_array_equal(each.read(0, 1, 9, 8, level=1), PIXELS[:18:2, 2:18:2])
+        np.testing.assert_array_equal(each.overview(4), PIXELS[::4, ::4])
+    chosen = image.with_channels([2, 0])
+    np.testing.assert_array_equal(chosen.read(0, 0, 20, 30), PIXELS[..., [2, 0]])
+    assert len(join_channels([image, as_image(make(grey))]).levels) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [(PIXELS[1:, :, 0], "19 x 30 px, uint8"), (PIXELS[..., 0] / 255, "20 x 30 px, float64")],
+)
+def test_images_that_differ_are_no_channels_of_one(other, words):
+    with pytest.raises(ImageError, match=rf"'b' \({words}\) cannot be channels of one"):
+        join_channels([as_image(PIXELS[..., 0]), as_image(other, name="b")])
+    with pytest.raises(ImageError, match="There are no images"):
+        join_channels([])

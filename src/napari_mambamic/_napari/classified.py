@@ -149,11 +149,24 @@ def plane_of(viewer: ViewerModel, image: Image, results: TileResults) -> LayerPl
     ImageError
         A channel is closed.
     """
-    noted = _noted(results)
-    sources = [_source(viewer, image, name, noted) for name in noted.get("channels") or ()]
+    sources = channel_sources_of(viewer, image, results)
     plane = plane_of_layer(viewer, image, channels=sources, index=index_of(results))
     numbers = results.provenance.get("settings", {}).get("channels")
     return replace(plane, image=plane.image.with_channels(numbers)) if numbers else plane
+
+
+def channel_sources_of(
+    viewer: ViewerModel, image: Image, results: TileResults
+) -> list[ChannelSource]:
+    """Where the channels came from that results were made from; none where none were chosen.
+
+    Raises
+    ------
+    ImageError
+        A channel is closed.
+    """
+    noted = _noted(results)
+    return [_source(viewer, image, name, noted) for name in noted.get("channels") or ()]
 
 
 def index_of(results: TileResults) -> tuple[int, ...]:

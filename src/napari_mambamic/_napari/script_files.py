@@ -6,7 +6,7 @@ written are their labels, or their points in px of the image, as the layers have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,15 @@ import zarr
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points
 
-from napari_mambamic._napari.classified import image_layer_of, index_of, layer_with, plane_of
+from napari_mambamic._napari.classified import (
+    channel_sources_of,
+    image_layer_of,
+    index_of,
+    layer_with,
+    plane_of,
+)
 from napari_mambamic._napari.from_layer import (
+    ChannelSource,
     LayerPlane,
     index_in_labels,
     labels_of_layer,
@@ -31,6 +38,7 @@ from napari_mambamic._napari.to_layers import results_of
 from napari_mambamic.as_script import RunFiles
 from napari_mambamic.atomic import folder_written_atomically, written_atomically
 from napari_mambamic.errors import MambamicError
+from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files.opening import Opening, opening_of
 from napari_mambamic.results import TileResults
 from napari_mambamic.training.annotations import path_in_user_data
@@ -54,7 +62,10 @@ def run_files_of(viewer: ViewerModel, layer: Layer) -> Callable[[], RunFiles] | 
         planes = {index_of(results): plane_of(viewer, image, results) for results in some}
     except MambamicError:
         return None
-    finding = {"opening": _finding(image, planes, several[-1])}
+    finding = {
+        "opening": _finding(image, planes, several[-1]),
+        "channels": _finding_channels(channel_sources_of(viewer, image, several[-1]), planes),
+    }
     for name, of in (("objects", "objects"), ("mask", "within")):
         found = layer_with(viewer, layer.metadata.get(of))
         finding[name] = found and _writing(image, found, several[-1].provenance)
@@ -78,6 +89,45 @@ def _finding(
         lengths.pop(noted.get("channel_axis"), None)
     of_planes = {index: plane.image for index, plane in planes.items()}
     return partial(opening_of, path, lengths, of_planes)
+
+
+def _finding_channels(
+    sources: Sequence[ChannelSource], planes: Iterable[tuple[int, ...]]
+) -> Callable[[], tuple[Opening, ...]] | None:
+    """What finds how each channel is read from its file; None where one has none, or all one."""
+    paths = [source.layer.source.path for source in sources]
+    if len(set(paths)) < 2 or not all(paths):
+        return None
+    of_channels = [_planes_of_channel(source, planes) for source in sources]
+
+    def find() -> tuple[Opening, ...]:
+        found = []
+        for path, (lengths, images) in zip(paths, of_channels, strict=True):
+            opening = opening_of(path, lengths, images)
+            if opening is None:
+                return ()
+            found.append(opening)
+        return tuple(found)
+
+    return find
+
+
+def _planes_of_channel(
+    source: ChannelSource, planes: Iterable[tuple[int, ...]]
+) -> tuple[dict[int, int], dict[tuple[int, ...], ImagePyramid]]:
+    """Lengths of the leading axes of a channel's layer, and its pixels on some planes by place."""
+    layer = source.layer
+    n_axes = layer.ndim - 2  # it may lack the first axes of the image
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    lengths = dict(enumerate(shape[:n_axes]))
+    images = {}
+    for plane in planes:
+        at = plane[len(plane) - n_axes :]
+        if source.axis is not None:
+            at = (*at[: source.axis], source.number, *at[source.axis + 1 :])
+            lengths.pop(source.axis, None)
+        images[at] = plane_at(layer, at).image
+    return lengths, images
 
 
 def _writing(
