@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -83,6 +84,7 @@ _OF_TILES = ("overlap", "region", "skip_background")
 OPTIONS = (*_OPENING, *_CUTTING, *KINDS)
 _ENDINGS = (".tif", ".tiff", ".btf", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".bmp", ".zarr")
 _OURS = ".classes."
+_OF_PLANE = re.compile(r"((?:-[zt]\d+)+)(?:-[0-9a-f]{8})?$")  # the end of a name, see `_jobs`
 _COLUMNS = ("image", "status", "tiles")
 _MOST_AT_ONCE = 64  # images that wait for a cluster, each in a thread here
 
@@ -223,7 +225,9 @@ def classify_many(
     An image that was done before, with these weights and options and unchanged since, is skipped;
     one that was interrupted goes on where it was.  One that cannot be classified does not stop the
     others: the summary, and ``OUT/summary.csv``, name it and say why.  Where there is nothing to
-    classify any more, and where weights or options are others, the files of an earlier run go.
+    classify any more, and where weights or options are others, the files of an earlier run go; so
+    do those of planes that a stack, of which all are asked for, has no more.  Results of images
+    that are not named stay.
 
     Parameters
     ----------
@@ -272,6 +276,7 @@ def classify_many(
             _classify_here(tally, request, device, precision)
         elif tally.open_jobs():
             _classify_on_cluster(tally, request, device, precision, dask)
+        _remove_gone_planes(tally, request)
     finally:
         tally.summary().to_csv(request.out / SUMMARY)
         if request.runs.is_dir() and not any(request.runs.iterdir()):
@@ -419,6 +424,19 @@ class _Tally:
         self._outcomes: dict[int, ImageOutcome] = {}
         self._lock = threading.RLock()
 
+    def jobs_by_path(self) -> dict[str, list[_Job]]:
+        """Of the images that are settled and did not fail."""
+        found: dict[str, list[_Job]] = {}
+        for job in self._jobs:
+            found.setdefault(os.path.abspath(job.path), []).append(job)
+        fine = ("done", "skipped", "empty")
+        status = {number: outcome.status for number, outcome in self._outcomes.items()}
+        return {
+            path: jobs
+            for path, jobs in found.items()
+            if all(status.get(job.number) in fine for job in jobs)
+        }
+
     def open_jobs(self) -> list[_Job]:
         return [job for job in self._jobs if job.number not in self._outcomes]
 
@@ -554,7 +572,7 @@ def _nothing_in(job: _Job, request: _Request, why: str) -> ImageOutcome:
     status: Literal["empty", "failed"] = "empty" if job.plane else "failed"
     if _batch_of(request.out, job.name):
         try:
-            _remove_files(job, request, FORMATS)
+            _remove_files(job.name, request, FORMATS)
             _provenance_file(request.out, job.name).unlink()
             why += " The files of an earlier run were removed."
         except ExportError as error:
@@ -563,10 +581,45 @@ def _nothing_in(job: _Job, request: _Request, why: str) -> ImageOutcome:
     return ImageOutcome(job.path, status, sentence=why, plane=job.plane)
 
 
-def _remove_files(job: _Job, request: _Request, formats: Iterable[str]) -> None:
+def _remove_gone_planes(tally: _Tally, request: _Request) -> None:
+    """Remove what earlier runs wrote of planes that a stack has no more, or calls otherwise now.
+
+    Planes that those runs chose along other axes are there still, unless the file has changed.
+    """
+    if "all" not in (request.opening.get("z"), request.opening.get("t")):
+        return
+    done = tally.jobs_by_path()
+    gone: dict[str, list[str]] = {}
+    for file in sorted(request.out.glob(f"*{_OURS}provenance.json")):
+        name = file.name.removesuffix(f"{_OURS}provenance.json")
+        if not _OF_PLANE.search(name):
+            continue
+        before = _batch_of(request.out, name).get("request", {})
+        jobs = done.get(before.get("path", ""), [])
+        if not jobs or name in [job.name for job in jobs]:
+            continue
+        plane = _OF_PLANE.fullmatch(name.removeprefix(jobs[0].path.stem))
+        axes = plane and re.findall("[zt]", plane[1])
+        has_changed = before.get("file") != request.provenance(jobs[0])["file"]
+        if axes and (has_changed or axes == list(jobs[0].plane)):
+            gone.setdefault(str(jobs[0].path), []).append(name)
+    for path, names in gone.items():
+        try:
+            for name in names:
+                _remove_files(name, request, FORMATS)
+                _provenance_file(request.out, name).unlink()
+                shutil.rmtree(request.runs / name, ignore_errors=True)
+            said = f"{path} has other planes than in an earlier run, whose results were removed: "
+            said += f"{', '.join(names)}."
+        except ExportError as error:
+            said = str(error)
+        tally.tell(message=said)
+
+
+def _remove_files(name: str, request: _Request, formats: Iterable[str]) -> None:
     """Remove results that an earlier run wrote, in some formats."""
     for format in formats:
-        file = request.out / f"{job.name}{_OURS}{format}"
+        file = request.out / f"{name}{_OURS}{format}"
         try:
             if file.is_dir():
                 shutil.rmtree(file)
@@ -589,7 +642,7 @@ def _write(
     said = _provenance_file(request.out, job.name)
     before = _batch_of(request.out, job.name)
     if before and before.get("request") != results.provenance["batch"]["request"]:
-        _remove_files(job, request, set(FORMATS) - set(request.formats))
+        _remove_files(job.name, request, set(FORMATS) - set(request.formats))
     said.unlink(missing_ok=True)
     files = request.files_of(job)
     by_format = dict(zip(request.formats, files, strict=True))

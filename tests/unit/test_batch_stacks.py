@@ -308,6 +308,57 @@ def test_a_plane_that_became_empty_keeps_no_files_of_an_earlier_run(
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
+def write_stack(path, stack):
+    tifffile.imwrite(path, stack, photometric="rgb", metadata={"axes": "ZYXS"})
+
+
+def tables_of(out):
+    return sorted(path.name.removesuffix(".classes.csv") for path in out.glob("*.classes.csv"))
+
+
+def test_planes_that_a_stack_has_no_more_keep_no_files(run, folder, stack, capsys):
+    write_stack(folder / "b.ome.tif", stack)
+    formats = ["--format", "csv", "png", "ome.zarr"]
+    run("--z", "all", *formats, images=["a.ome.tif", "b.ome.tif"])
+    code, out = run("--z", "2", *formats)
+    for name in ("a.ome-z2-notes.classes.csv", "a.ome-z3.txt", "a.ome-z9.classes.csv"):
+        (out / name).write_text("of somebody else")
+    others = {path.name for path in out.iterdir() if not path.name.startswith("a.ome-z")}
+    write_stack(folder / "a.ome.tif", stack[:2])
+    capsys.readouterr()
+    code, _ = run("--z", "all", *formats)
+    assert code == 0
+    assert "whose results were removed: a.ome-z2, a.ome-z3." in capsys.readouterr().err
+    left = [path.name for path in out.glob("a.ome-z[23]*")]
+    assert sorted(left) == ["a.ome-z2-notes.classes.csv", "a.ome-z3.txt"]
+    assert (out / "a.ome-z9.classes.csv").read_text() == "of somebody else"
+    assert others <= {path.name for path in out.iterdir()}  # of b, and of a single plane of a
+    assert [row["status"] for row in summary_of(out)] == ["done", "done"]
+
+
+def test_planes_that_have_shorter_numbers_now_are_there_once(run, folder, stack):
+    write_stack(folder / "a.tif", np.concatenate([stack[:, :, :96]] * 3)[:11])
+    run("--z", "all", images=["a.tif"])
+    write_stack(folder / "a.tif", stack[:2, :, :96])
+    _, out = run("--z", "all", images=["a.tif"])
+    assert tables_of(out) == ["a-z0", "a-z1"]
+    write_stack(folder / "a.tif", stack[:1, :, :96])
+    run("--z", "all", images=["a.tif"])
+    assert tables_of(out) == ["a"]
+
+
+def test_planes_stay_as_long_as_the_image_may_have_them(run, folder, stack):
+    write_stack(folder / "a.tif", stack[:2, :, :96])
+    _, out = run("--z", "all", images=["a.tif"])
+    everything = ["a-z0", "a-z1"]
+    write_stack(folder / "b.tif", stack[:2, :, :96])
+    run("--z", "all", images=["b.tif"])  # a is not named
+    assert tables_of(out) == [*everything, "b-z0", "b-z1"]
+    (folder / "a.tif").write_bytes(b"damaged")
+    assert run("--z", "all", images=["a.tif"])[0] == 1
+    assert tables_of(out) == [*everything, "b-z0", "b-z1"]
+
+
 def test_an_image_that_became_empty_keeps_no_files_either(run, folder, sheet):
     imsave(folder / "flat.png", sheet[:96, :96])
     write_points(folder / "flat.csv", ["y", "x"], [(48, 48)])
