@@ -61,7 +61,7 @@ class ShownRun(QObject):
         self.n_unsure = 0
         self._fresh: deque[_Part] = deque()  # not shown yet
         self._uncounted: list[_Part] = []  # shown, and not counted yet
-        self._tells_next = False
+        self._tells_next = False  # of what is shown
         self._then: Callable[[], object] | None = None
         self._began = self._next_update = 0.0
         self._turn = QTimer(self)
