@@ -30,11 +30,11 @@ from napari_mambamic import (
     classify_objects,
     load_classifier,
 )
-from napari_mambamic._napari import fluid
+from napari_mambamic._napari import fluid, shown_run
 from napari_mambamic._napari.classified import results_in_view
 from napari_mambamic._napari.classify_layer import iter_request, request_of
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
-from napari_mambamic._napari.to_layers import first_point_of, results_of
+from napari_mambamic._napari.to_layers import ResultLayers, first_point_of, results_of
 from napari_mambamic.as_script import gaps_of, script_of
 from napari_mambamic.colours import class_colours
 from napari_mambamic.patches import prepare_patches
@@ -421,6 +421,28 @@ def test_the_window_stays_responsive(viewer, panel, sheet, qtbot, finish):
         QApplication.processEvents()
         handled += 1
     assert handled > 100
+
+
+@pytest.mark.parametrize("step", ["__init__", "fill"])
+def test_a_run_ends_though_its_layers_cannot_be_shown(
+    viewer, panel, image, finish, qtbot, monkeypatch, step
+):
+    """What fails is told, as any defect is, and not tried again for ever."""
+
+    def fail(*arguments, **options):
+        raise RuntimeError("cannot be shown")
+
+    monkeypatch.setattr(shown_run, "_SECONDS_BETWEEN_UPDATES", 3600.0)
+    monkeypatch.setattr(ResultLayers, step, fail)
+    if step == "fill":  # which its constructor calls, through update
+        monkeypatch.setattr(ResultLayers, "update", lambda *given, **options: None)
+    with qtbot.capture_exceptions() as told:
+        panel.run_button.click()
+        finish(panel)
+    assert {str(error) for _, error, _ in told} == {"cannot be shown"}
+    assert len(told) < 5
+    assert panel.run_button.isEnabled()
+    assert panel.results.complete
 
 
 @pytest.fixture
