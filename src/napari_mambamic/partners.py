@@ -9,7 +9,6 @@ are looked for beside the image, then in the working folder.  The stem of ``slid
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from napari_mambamic.errors import ImageError, NothingToClassify
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
+from napari_mambamic.tables import table_rows
 
 _PICTURES = (".tif", ".tiff", ".btf", ".png", ".bmp", ".zarr")
 _GEOJSON = (".geojson", ".json", ".geojson.gz")
@@ -271,7 +271,7 @@ def _labels(path: Path, image: ImagePyramid) -> NDArray[Any]:
     if not (pixels > 0).any():
         where = f" on the plane {_place_of(labels)}" if labels.stack else ""
         raise NothingToClassify(
-            f"The label image {path} has no objects{where}: all of its pixels are 0."
+            f"The label image {path} has no objects{where}: no pixel is above 0."
         )
     return pixels
 
@@ -348,36 +348,28 @@ def _points_of_table(
     path: Path, image: ImagePyramid
 ) -> Iterator[tuple[tuple[float, float], dict[str, float]]]:
     """Each point (y, x), and its planes by axis."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = {str(name).strip().lower(): name for name in reader.fieldnames or ()}
-            used = _columns_of_table(path, columns, image)
-            for number, row in enumerate(reader, start=2):
-                try:
-                    values = {axis: float(row[column]) for axis, column in used.items()}
-                except (TypeError, ValueError):
-                    raise ImageError(
-                        f"{path} has no numbers for {_and(used)} in line {number}. Correct or "
-                        f"remove it."
-                    ) from None
-                yield (values.pop("y"), values.pop("x")), values
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ImageError(f"{path} cannot be read as a table of points: {error}.") from error
+    with table_rows(path, ImageError) as (columns, rows):
+        used = _columns_of_table(path, columns, image)
+        for line, row in rows:
+            try:
+                values = {axis: float(row[column]) for axis, column in used.items()}
+            except ValueError:
+                raise ImageError(
+                    f"{path} has no numbers for {_and(used)} in line {line}. Correct or remove it."
+                ) from None
+            yield (values.pop("y"), values.pop("x")), values
 
 
-def _columns_of_table(
-    path: Path, columns: Mapping[str, str], image: ImagePyramid
-) -> dict[str, str]:
+def _columns_of_table(path: Path, columns: Sequence[str], image: ImagePyramid) -> dict[str, str]:
     """Which columns hold y, x, and z and t where the table has them.
 
     napari names them by number, the last two of which are y and x.
     """
-    if {"y", "x"} <= columns.keys():
-        return {axis: columns[axis] for axis in ("y", "x", *image.stack) if axis in columns}
+    if {"y", "x"} <= set(columns):
+        return {axis: axis for axis in ("y", "x", *image.stack) if axis in columns}
     numbered: list[str] = []
-    while f"axis-{len(numbered)}" in columns:
-        numbered.append(columns[f"axis-{len(numbered)}"])
+    while (name := f"axis-{len(numbered)}") in columns:
+        numbered.append(name)
     leading = len(numbered) - 2
     if leading < 0:
         raise ImageError(
@@ -467,7 +459,7 @@ def _geometries(path: Path) -> list[tuple[dict[str, Any], dict[str, float]]]:
     """
     try:
         opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
+        with opened(path, "rt", encoding="utf-8-sig") as file:
             found = json.load(file)
         if isinstance(found, dict):
             found = found.get("features", [found])

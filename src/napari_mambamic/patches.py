@@ -63,7 +63,14 @@ def read_tiles(image: ImagePyramid, tiles: Sequence[Tile], *, level: int = 0) ->
     if level:
         tiles = [_at_level(tile, image.levels[level].downsample) for tile in tiles]
     height, width = image.shape_of(level)
-    pixels = np.empty((len(tiles), tiles[0].size, tiles[0].size, image.n_channels), image.dtype)
+    shape = len(tiles), tiles[0].size, tiles[0].size, image.n_channels
+    try:
+        pixels = np.empty(shape, image.dtype)
+    except MemoryError as error:
+        raise ImageError(
+            f"{len(tiles)} tiles of {tiles[0].size} px at a time do not fit into memory. Choose a "
+            f"smaller tile size or batch size."
+        ) from error
     for pixels_of_tile, tile in zip(pixels, tiles, strict=True):
         rows, columns = _reflected(tile.y, tile.size, height), _reflected(tile.x, tile.size, width)
         top, left = int(rows.min()), int(columns.min())

@@ -23,6 +23,9 @@ from skimage.measure import points_in_poly
 
 from napari_mambamic.errors import ImageError, NothingToClassify
 
+# A plane may be smaller than a tile: so many px, or so many times its longer side.
+_LARGEST_PADDED, _MOST_PADDING = 1024, 4
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tile:
@@ -140,7 +143,7 @@ def plan_tiles(
     >>> plan_tiles((8, 20), tile_size=8, overlap=2).columns
     (0, 6, 12)
     """
-    _check_tile_size(tile_size)
+    tile_size = _whole_tile_size(tile_size, plane_shape)
     if not 0 <= overlap < tile_size:
         raise ImageError(
             f"The overlap is {overlap} px and the tile size {tile_size} px. Choose an overlap "
@@ -186,7 +189,7 @@ def tiles_at_points(
     >>> tiles_at_points([(10, 20)], tile_size=5)[0]
     Tile(y=8, x=18, size=5)
     """
-    _check_tile_size(tile_size)
+    tile_size = _whole_tile_size(tile_size, plane_shape)
     centres = np.asarray(points, dtype=np.float64)
     if centres.size == 0:
         raise NothingToClassify("There are no points. Add points on the cells to classify.")
@@ -226,13 +229,13 @@ def tiles_of_objects(
     """
     if (tile_size is None) == (scale is None):
         raise ImageError("Give either a tile size or a scale for the objects, not both or none.")
-    if tile_size is not None:
-        _check_tile_size(tile_size)
-    elif scale is not None and not (np.isfinite(scale) and scale > 0):
+    if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise ImageError(f"The scale of the objects is {scale}. Give a positive number.")
     array = np.asarray(labels)
     if array.ndim != 2:
         raise ImageError(f"The label image has shape {array.shape}; give one plane (y, x).")
+    if tile_size is not None:
+        tile_size = _whole_tile_size(tile_size, array.shape)
     if array.dtype == bool:
         array, _ = ndimage.label(array)
     if not np.issubdtype(array.dtype, np.integer):
@@ -242,7 +245,7 @@ def tiles_of_objects(
     ids, compact = np.unique(array, return_inverse=True)
     if not (ids > 0).any():
         raise NothingToClassify(
-            "The label image has no objects: all of its pixels are 0. Segment or paint objects "
+            "The label image has no objects: no pixel is above 0. Segment or paint objects "
             "first, or cut the image into tiles."
         )
     boxes = ndimage.find_objects(compact.reshape(array.shape) + 1)
@@ -330,6 +333,19 @@ def _starts_around(
     return np.floor(centres - (sizes[:, np.newaxis] - 1) / 2 + 0.5).astype(np.int64)
 
 
-def _check_tile_size(tile_size: int) -> None:
-    if int(tile_size) != tile_size or tile_size < 1:
+def _whole_tile_size(tile_size: float, plane_shape: tuple[int, int] | None) -> int:
+    """A tile size as an integer, if it is one that a plane can have."""
+    try:
+        whole = int(tile_size)
+    except (TypeError, ValueError, OverflowError):
+        whole = 0
+    if whole != tile_size or whole < 1:
         raise ImageError(f"The tile size is {tile_size} px. Choose a whole number of at least 1.")
+    if plane_shape is not None:
+        most = max(_LARGEST_PADDED, _MOST_PADDING * max(plane_shape))
+        if whole > most:
+            raise ImageError(
+                f"The tile size is {whole} px, and the plane is {plane_shape[0]} x "
+                f"{plane_shape[1]} px. Choose at most {most} px."
+            )
+    return whole

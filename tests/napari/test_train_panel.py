@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.layers import Image
-from qtpy.QtWidgets import QApplication, QComboBox, QLineEdit, QPushButton, QSpinBox
+from qtpy.QtWidgets import (
+    QApplication,
+    QComboBox,
+    QFileDialog,
+    QLineEdit,
+    QPushButton,
+    QSpinBox,
+)
 
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_panel import ClassifyPanel
@@ -293,6 +300,7 @@ def test_several_images_a_points_layer_and_a_folder(viewer, panel, sheet, tmp_pa
     finish(panel)
     assert "broken.png cannot be read" in panel.message.text()
     sources.kind.setCurrentText("Folder of class folders")
+    assert sources.form.isRowVisible(sources.size_on_disk)
     sources.lenient.setChecked(True)
     sources.add_path(tmp_path / "cells")
     panel.run_button.click()
@@ -304,6 +312,32 @@ def test_several_images_a_points_layer_and_a_folder(viewer, panel, sheet, tmp_pa
     sources.sources.setCurrentRow(0)
     sources.remove_button.click()
     assert sources.sources.count() == 1
+
+
+def test_a_table_of_places_wants_a_tile_size(panel, sheet, tmp_path, finish, monkeypatch):
+    from skimage.io import imsave
+
+    rows = []
+    for i in range(3):
+        imsave(tmp_path / f"{i}.png", sheet[:192, 192 * i : 192 * (i + 1)])
+        rows += [f"{i}.png,{'ab'[y > 96]},{y},{x}" for y in (48, 144) for x in (48, 144)]
+    table = tmp_path / "cells.csv"
+    table.write_text("\n".join(["path,label,y,x", *rows]))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *given: (str(table), ""))
+    sources = panel.sources
+    sources.kind.setCurrentText("File: .csv, .npz or corrections")
+    sources.add_button.click()
+    assert "cells.csv gives places in images. Set a tile size" in sources.message.text()
+    assert sources.form.isRowVisible(sources.size_on_disk)
+    sources.size_on_disk.setValue(96)
+    sources.add_button.click()
+    assert sources.message.text() == ""
+    panel.mode.setCurrentText("Head only: seconds")
+    panel.run_button.click()
+    finish(panel)
+    assert panel.checkpoint is not None, panel.message.text()
+    assert panel.samples.counts == {"a": 6, "b": 6}
+    assert panel.samples.tile_size == 96
 
 
 def test_a_cancelled_run_keeps_its_best_weights(labelled, finish, qtbot):

@@ -202,7 +202,8 @@ def test_polygons_with_holes_tell_where_to_classify(slides, sheet, classifier, c
     with gzip.open(slides / "a.geojson.gz", "wt") as file:
         json.dump(inside, file)
     parts = [[box(0, 0, 96, 96)], [box(96, 288, 96, 96)]]
-    (slides / "b.json").write_text(json.dumps(feature("MultiPolygon", parts)))
+    text = json.dumps(feature("MultiPolygon", parts))
+    (slides / "b.json").write_text(text, encoding="utf-8-sig")  # as some editors save it
     code, out = run(slides, "--within", str(slides))
     assert code == 0, capsys.readouterr().err
     done = {

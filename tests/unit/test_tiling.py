@@ -50,6 +50,41 @@ def test_an_image_smaller_than_a_tile_gets_one_tile():
     assert list(plan_tiles((5, 7), tile_size=10)) == [Tile(0, 0, 10)]
 
 
+def test_a_size_that_was_computed_is_whole_all_the_same():
+    """As 2.0 * 48 is, or a cell of a table."""
+    for size in (48.0, np.float32(48), np.int16(48)):
+        grid = plan_tiles((96, 96), tile_size=size)
+        assert list(grid) == list(plan_tiles((96, 96), tile_size=48))
+        (around,) = tiles_at_points([(48, 48)], tile_size=size)
+        (of_object,) = tiles_of_objects(np.ones((96, 96), int), tile_size=size)
+        for tile in (*grid, around, of_object):
+            assert {type(n) for n in (tile.y, tile.x, tile.size)} == {int}
+
+
+@pytest.mark.parametrize("size", [96.5, 0, np.nan, np.inf, "large", (96, 48)])
+def test_what_is_no_size_is_refused(size):
+    plane = np.ones((96, 96), int)
+    for cut in (
+        lambda: plan_tiles(plane.shape, tile_size=size),
+        lambda: tiles_at_points([(5, 5)], tile_size=size),
+        lambda: tiles_of_objects(plane, tile_size=size),
+    ):
+        with pytest.raises(ImageError, match="Choose a whole number of at least 1"):
+            cut()
+
+
+def test_a_tile_is_not_far_larger_than_the_plane():
+    plane = np.ones((100, 400), int)
+    for cut in (
+        lambda size: plan_tiles(plane.shape, tile_size=size),
+        lambda size: tiles_at_points([(5, 5)], tile_size=size, plane_shape=plane.shape),
+        lambda size: tiles_of_objects(plane, tile_size=size),
+    ):
+        assert cut(1600)[0].size == 1600
+        with pytest.raises(ImageError, match=r"is 1601 px, and the plane is 100 x 400 px. .* 1600"):
+            cut(1601)
+
+
 def test_a_region_is_covered_and_nothing_else():
     grid = plan_tiles((100, 100), tile_size=10, region=(20, 30, 25, 40))
     assert grid.rows == (20, 30, 35)

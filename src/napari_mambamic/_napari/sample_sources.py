@@ -30,7 +30,7 @@ from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles, annotated_tiles
 from napari_mambamic.errors import MambamicError, SamplesError
 from napari_mambamic.tiling import ObjectTiles, tiles_of_objects
-from napari_mambamic.training.datasets import samples_from_path
+from napari_mambamic.training.datasets import gives_places, samples_from_path
 from napari_mambamic.training.samples import Samples, join_samples, without_copies
 
 KINDS: dict[str, type[Layer] | None] = {
@@ -86,6 +86,15 @@ class SampleSources(QWidget):
         self.tile_size.setSuffix(" px")
         self.tile_size.setAccessibleName("Tile size")
         self.tile_size.setToolTip("Side of a tile in pixels of the image; Classify will use it too")
+        self.size_on_disk = QSpinBox()
+        self.size_on_disk.setRange(0, 4096)
+        self.size_on_disk.setSpecialValueText("automatic")
+        self.size_on_disk.setSuffix(" px")
+        self.size_on_disk.setAccessibleName("Tile size of files")
+        self.size_on_disk.setToolTip(
+            "Side of the tiles around the places of a .csv file, which need it, or around boxes; "
+            "whole images are resampled to it. Automatic is their median size"
+        )
         self.class_names = QLineEdit()
         self.class_names.setPlaceholderText("normal, infected, ...")
         self.class_names.setAccessibleName("Classes")
@@ -119,6 +128,7 @@ class SampleSources(QWidget):
         for kind, box in self.layers.items():
             self.form.addRow(kind.__name__, box)
         self.form.addRow("Tile size", self.tile_size)
+        self.form.addRow("Tile size", self.size_on_disk)
         self.form.addRow("Classes", self.class_names)
         self.form.addRow("", self.lenient)
         layout = QVBoxLayout(self)
@@ -194,11 +204,21 @@ class SampleSources(QWidget):
             self._say(str(error), is_error=True)
 
     def add_path(self, path: str | Path) -> None:
-        """Add a folder or a file; it is read when training starts."""
-        lenient = self.lenient.isChecked()
+        """Add a folder or a file; it is read when training starts.
+
+        Raises
+        ------
+        SamplesError
+            It is a table of places in images, and no tile size is chosen.
+        """
+        lenient, size = self.lenient.isChecked(), self.size_on_disk.value() or None
+        if size is None and gives_places(path):
+            raise SamplesError(
+                f"{Path(path).name} gives places in images. Set a tile size, then choose it again."
+            )
 
         def read() -> Samples:
-            samples = samples_from_path(path, skip_unreadable=lenient)
+            samples = samples_from_path(path, tile_size=size, skip_unreadable=lenient)
             return without_copies(samples) if lenient else samples
 
         self._append(Source(str(Path(path).name), read), str(path))
@@ -297,6 +317,7 @@ class SampleSources(QWidget):
         clicks = index in (_CLICK, _CLICK_OBJECTS)
         for widget in (self.image, self.tile_size):
             self.form.setRowVisible(widget, index < _FOLDER)
+        self.form.setRowVisible(self.size_on_disk, index >= _FOLDER)
         self.form.setRowVisible(self.class_names, clicks)
         self.form.setRowVisible(self.lenient, index >= _FOLDER)
         self.label_button.setVisible(clicks)

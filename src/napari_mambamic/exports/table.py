@@ -74,8 +74,8 @@ def read_csv(path: str | os.PathLike[str]) -> TileResults:
     beside = path.with_suffix(_PROVENANCE)
     try:
         provenance = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = filter(None, csv.reader(file))
             header = next(rows, [])
             has_ids = header[4:5] == ["object"]
             n_numbers = 5 if has_ids else 4

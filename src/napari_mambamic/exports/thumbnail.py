@@ -43,6 +43,8 @@ def write_thumbnail(
     longest_side: int = 1500,
 ) -> Path:
     """Write a PNG; see `TileResults.to_thumbnail`."""
+    if Path(path).suffix.lower() != ".png":
+        raise ExportError(f"The picture is a PNG file, and {path} is not named so. Name it .png.")
     pyramid = as_image(image)
     shape = results.provenance.get("image", {}).get("plane_shape")
     if shape and tuple(shape) != pyramid.plane_shape:

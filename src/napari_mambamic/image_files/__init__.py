@@ -136,8 +136,8 @@ def _open_picture(path: Path, pixel_size_um: float | tuple[float, float] | None)
         pixels = imread(path)
     except Exception as error:  # each format has errors of its own
         raise ImageError(
-            f"{path} cannot be read as an image: {said_by(error)}. Get another copy, or save it as "
-            f"TIFF or PNG."
+            f"{path} cannot be read as an image: it is damaged or of an unknown kind. Get another "
+            f"copy, or save it as TIFF or PNG."
         ) from error
     is_plane = pixels.ndim == 3 and pixels.shape[2] <= 4
     return as_image(

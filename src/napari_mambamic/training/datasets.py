@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ from skimage.transform import resize
 from napari_mambamic.errors import ImageError, SamplesError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
-from napari_mambamic.patches import read_tiles
-from napari_mambamic.tiling import tiles_at_points
+from napari_mambamic.tables import table_rows
+from napari_mambamic.tiling import Tile, tiles_at_points
 from napari_mambamic.training.corrections import SUFFIX, samples_from_corrections
 from napari_mambamic.training.samples import (
     TEST,
@@ -25,10 +25,12 @@ from napari_mambamic.training.samples import (
     VALIDATION,
     Samples,
     join_samples,
+    read_samples,
     samples_from_arrays,
 )
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_PLACE = ("y", "x")
 _LARGEST = 256  # px; larger images are samples of tissue, and networks see 224 px
 
 
@@ -81,7 +83,9 @@ def samples_from_folder(
     files = [
         file
         for file in sorted(folder.glob("*/*"))
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in _SUFFIXES
+        and not file.name.startswith(".")
+        and not file.parent.name.startswith(".")  # such as .ipynb_checkpoints
     ]
     if not files:
         raise SamplesError(
@@ -118,37 +122,70 @@ def samples_from_csv(path: str | Path, *, tile_size: int | None = None) -> Sampl
 
     Paths are relative to the table.  With y and x (in px), a tile of `tile_size` around that place
     is the sample; without them, the whole image.
+
+    Raises
+    ------
+    SamplesError
+        A column or a cell is missing, a place lies outside of its image, or an image cannot be
+        read.
     """
     table = Path(path)
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SamplesError(f"{table} cannot be read as a table ({error}).") from error
-    if not rows or not {"path", "label"} <= set(rows[0]):
-        raise SamplesError(
-            f"{table} has the columns {', '.join(rows[0]) if rows else '(none)'}; it needs path "
-            f"and label, and may have group, y and x."
-        )
-    groups = [row["group"] for row in rows] if "group" in rows[0] else None
-    labels = [row["label"] for row in rows]
-    files = [table.parent / row["path"] for row in rows]
+    columns: dict[str, list[str]] = {}
+    with table_rows(table, SamplesError) as (found, rows):
+        if not {"path", "label"} <= set(found):
+            raise SamplesError(
+                f"{table} has the columns {', '.join(found) or '(none)'}; it needs path and "
+                f"label, and may have group, y and x."
+            )
+        columns = {name: [] for name in ("path", "label", "group", *_PLACE) if name in found}
+        for line, row in rows:
+            for name, cells in columns.items():
+                _check_cell(table, line, name, row[name])
+                cells.append(row[name])
+    if not columns["path"]:
+        raise SamplesError(f"{table} has no rows below its header. Add one for each sample.")
+    groups = columns.get("group")
+    files = [table.parent / name for name in columns["path"]]
     notes: list[str] = []
-    if {"y", "x"} <= set(rows[0]):
+    if set(_PLACE) <= columns.keys():
         if tile_size is None:
             raise SamplesError(f"{table} gives places in images: choose a tile size.")
-        places = [(float(row["y"]), float(row["x"])) for row in rows]
+        places = np.array([columns["y"], columns["x"]], np.float64).T
         pixels = _tiles_of_files(files, places, tile_size, notes)
         groups = groups or [str(file) for file in files]
     else:
         pixels = _of_one_size([_square(_opened(f, notes)) for f in files], files, tile_size)
     return samples_from_arrays(
-        pixels,
-        labels,
-        groups=groups,
-        names=[str(row["path"]) for row in rows],
-        note=_joined(notes),
+        pixels, columns["label"], groups=groups, names=columns["path"], note=_joined(notes)
     )
+
+
+def gives_places(path: str | Path) -> bool:
+    """Whether a path leads to a table whose samples are tiles around places in images."""
+    table = Path(path)
+    if table.suffix.lower() != ".csv":
+        return False
+    with table_rows(table, SamplesError) as (columns, _):
+        return set(_PLACE) <= set(columns)
+
+
+def _check_cell(table: Path, line: int, column: str, cell: str) -> None:
+    if not cell:
+        raise SamplesError(
+            f"{table} has nothing for {column} in line {line}. Fill it in, or remove the line."
+        )
+    if column in _PLACE and not _is_number(cell):
+        raise SamplesError(
+            f"{table} has {column} = {cell} in line {line}, which is no number. Write numbers as "
+            f"12 or 12.5."
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def samples_from_npz(path: str | Path) -> Samples:
@@ -165,9 +202,16 @@ def samples_from_npz(path: str | Path) -> Samples:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise SamplesError(f"{path} cannot be read as an .npz file ({error}).") from error
     if "train_images" in arrays:
-        parts = [("train", TRAINING), ("val", VALIDATION), ("test", TEST)]
-        images = np.concatenate([arrays[f"{key}_images"] for key, _ in parts])
-        labels = np.concatenate([arrays[f"{key}_labels"] for key, _ in parts])
+        parts = {"train": TRAINING, "val": VALIDATION, "test": TEST}
+        if "test_images" not in arrays:
+            del parts["test"]
+        missing = {f"{key}_{what}" for key in parts for what in ("images", "labels")} - set(arrays)
+        if missing:
+            raise SamplesError(
+                f"{path} holds {', '.join(arrays)}; it needs {', '.join(sorted(missing))} too."
+            )
+        images = np.concatenate([arrays[f"{key}_images"] for key in parts])
+        labels = np.concatenate([arrays[f"{key}_labels"] for key in parts])
         if labels.ndim > 1 and labels.shape[1] > 1:
             raise SamplesError(f"{path} gives several labels for an image; one is needed.")
         labels = labels.reshape(-1).astype(np.int64)
@@ -175,13 +219,13 @@ def samples_from_npz(path: str | Path) -> Samples:
             images,
             labels,
             class_names=[f"class {i}" for i in range(int(labels.max()) + 1)],
-            parts=np.repeat(
-                [part for _, part in parts], [len(arrays[f"{key}_images"]) for key, _ in parts]
-            ),
+            parts=np.repeat(list(parts.values()), [len(arrays[f"{key}_images"]) for key in parts]),
         )
     if not {"images", "labels"} <= set(arrays):
         raise SamplesError(f"{path} holds {', '.join(arrays)}; it needs images and labels.")
     images, labels = arrays["images"], arrays["labels"].reshape(-1)
+    if not len(images):
+        raise SamplesError(f"{path} holds no images: the shape of images is {images.shape}.")
     if images.ndim == 4 and images.shape[1] != images.shape[2]:
         images = images.transpose(0, 2, 3, 1)
     names = arrays.get("classes", arrays.get("class_names"))
@@ -234,7 +278,7 @@ def samples_from_boxes(
                 continue  # some public sets hold boxes without an area
             side = tile_size or max(8, round(scale * max(y1 - y0, x1 - x0)))
             tiles = tiles_at_points([((y0 + y1) / 2, (x0 + x1) / 2)], tile_size=side)
-            patches.append(read_tiles(image, tiles)[0])
+            patches.append(read_samples(image, tiles)[0])
             labels.append(item.findtext("name", ""))
             groups.append(source.stem)
     if not patches:
@@ -318,7 +362,8 @@ def _square(image: ImagePyramid) -> NDArray[Any]:
     """The square in the middle, (y, x, channel)."""
     side = min(image.plane_shape)
     top, left = ((length - side) // 2 for length in image.plane_shape)
-    return image.read(top, left, side, side)
+    square: NDArray[Any] = read_samples(image, [Tile(top, left, side)])[0]
+    return square
 
 
 def _of_one_size(
@@ -360,6 +405,10 @@ def _tiles_of_files(
     for file, place in zip(files, places, strict=True):
         if opened is None or opened[0] != file:
             opened = file, _opened(file, notes)
-        tiles = tiles_at_points([tuple(place)], tile_size=tile_size)
-        patches.append(read_tiles(opened[1], tiles)[0])
+        image = opened[1]
+        try:
+            tiles = tiles_at_points([place], tile_size=tile_size, plane_shape=image.plane_shape)
+        except ImageError as error:
+            raise SamplesError(f"{file}: {error}") from error
+        patches.append(read_samples(image, tiles)[0])
     return np.stack(patches)

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 
 from napari_mambamic.errors import SamplesError
 from napari_mambamic.image import ImagePyramid
-from napari_mambamic.patches import read_tiles
+from napari_mambamic.patches import laid_on_white, read_tiles, to_unit_range
 from napari_mambamic.tiling import Tile
 
 _ENOUGH_FOR_REGIONS = 20  # tiles
@@ -182,7 +182,7 @@ def samples_from_image(
             tiles, given, parts = [tiles[i] for i in kept], given[kept], regions[kept]
     sizes = image.pixel_size_um
     return samples_from_arrays(
-        read_tiles(image, tiles),
+        read_samples(image, tiles),
         given,
         class_names=class_names,
         groups=[f"{image.name}, part {part}" for part in parts],
@@ -190,6 +190,17 @@ def samples_from_image(
         names=[f"{image.name} at (y, x) = ({t.y}, {t.x})" for t in tiles],
         pixel_size_um=sizes[0] if sizes and sizes[0] == sizes[1] else None,
     )
+
+
+def read_samples(image: ImagePyramid, tiles: Sequence[Tile]) -> NDArray[Any]:
+    """Pixels (n, size, size, channel) of tiles; RGBA is laid on white, as for classifying."""
+    pixels = read_tiles(image, tiles)
+    if not (image.has_colours and image.n_channels == 4):
+        return pixels
+    laid: NDArray[Any] = laid_on_white(to_unit_range(pixels))
+    if pixels.dtype.kind in "ui":
+        laid = (laid * np.iinfo(pixels.dtype).max).round()
+    return laid.astype(pixels.dtype)
 
 
 def join_samples(parts: Sequence[Samples]) -> Samples:

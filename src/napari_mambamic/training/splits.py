@@ -76,7 +76,7 @@ def _held_back(
         return among[~held], among[held]
     if n_groups < 2:
         raise SamplesError(
-            f"All samples belong together (group {groups[0]!r}), so none can be held back to "
+            f"All samples belong together (group {str(groups[0])!r}), so none can be held back to "
             f"validate on. Label tiles that do not overlap, or samples of another image."
         )
     # Folds are of about one size each; as many are taken as make up the share.

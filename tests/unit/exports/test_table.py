@@ -19,6 +19,12 @@ def test_csv_reads_back_to_the_digits_that_it_shows(results, tmp_path):
     assert_same(read_results(results.to_csv(tmp_path / "a.csv")), results, exactly=False)
 
 
+def test_a_table_that_a_spreadsheet_saved_again_is_read(results, tmp_path):
+    path = results.to_csv(tmp_path / "a.csv")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\r\n")
+    assert_same(read_results(path), results, exactly=False)
+
+
 def test_parquet_reads_back_exactly(results, tmp_path):
     read = read_results(results.to_parquet(tmp_path / "a.parquet"))
     assert_same(read, results)

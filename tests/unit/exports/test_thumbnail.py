@@ -148,6 +148,12 @@ def test_the_picture_has_its_provenance_and_a_legend(results, tmp_path):
         assert (pixels == colour.round()).all(axis=2).sum() >= 300
 
 
+def test_a_picture_is_named_as_what_it_is(tmp_path):
+    with pytest.raises(ExportError, match=r"a\.jpg is not named so"):
+        CASES["grid"]().to_thumbnail(tmp_path / "a.jpg", np.zeros((400, 600)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_image_is_refused(tmp_path):
     with pytest.raises(ExportError, match="Give the image that was classified"):
         CASES["grid"]().to_thumbnail(tmp_path / "a.png", np.zeros((60, 40)))

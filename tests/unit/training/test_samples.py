@@ -208,6 +208,82 @@ def test_a_table_gives_paths_labels_groups_and_places(class_folders):
         samples_from_csv(table)
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_may_be_saved_by_any_spreadsheet(class_folders, line_end, separator, mark):
+    rows = ["Path| Label", "cat/0.png|größer, rund", '"dog/0.png"|flat', "", "|"]
+    if separator == ",":
+        rows[1] = 'cat/0.png|"größer, rund"'
+    text = mark + line_end.join(rows).replace("|", separator) + line_end
+    table = class_folders / "table.csv"
+    table.write_bytes(text.encode())
+    samples = samples_from_csv(table)
+    assert samples.counts == {"flat": 1, "größer, rund": 1}
+    assert samples.names.tolist() == ["cat/0.png", "dog/0.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label\ncat/0.png,a\n\ncat/1.png\n", "nothing for label in line 4"),
+        ("path,label,group\ncat/0.png,a\n", "nothing for group in line 2"),
+        ("path,label\n,a\n", "nothing for path in line 2"),
+        ("path,label\ncat/0.png,a,b\n", "3 cells in line 2, and 2 columns"),
+        ("path,label\n", "no rows below its header"),
+        ("", r"has the columns \(none\)"),
+        ('path,label,y,x\ncat/0.png,a,"5,5",5\n', "y = 5,5 in line 2, which is no number"),
+        ("path,label,y,x\ncat/0.png,a,5,\n", "nothing for x in line 2"),
+        ("path,label,y,x\ncat/0.png,a,5,nan\n", "x = nan in line 2, which is no number"),
+        ("path,label,y,x\ncat/0.png,a,500,5\n", r"0\.png: 1 of 1 points lie outside"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_told_with_its_line(class_folders, text, said):
+    table = class_folders / "table.csv"
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(SamplesError, match=said):
+        samples_from_csv(table, tile_size=5)
+
+
+def test_a_table_in_another_encoding_is_refused(class_folders):
+    table = class_folders / "table.csv"
+    table.write_bytes("path,label\ncat/0.png,größer\n".encode("latin-1"))
+    with pytest.raises(SamplesError, match="not in UTF-8"):
+        samples_from_csv(table)
+
+
+def test_points_outside_of_their_image_are_refused(class_folders, tmp_path):
+    (tmp_path / "points").mkdir()
+    (tmp_path / "points" / "0.txt").write_text("5 5 0\n500 5 1\n")
+    with pytest.raises(SamplesError, match=r"0\.png: 1 of 1 points lie outside of the image"):
+        samples_from_points(class_folders / "cat", tmp_path / "points", tile_size=5)
+
+
+def test_hidden_folders_are_no_classes(class_folders):
+    (class_folders / ".ipynb_checkpoints").mkdir()
+    imsave(class_folders / ".ipynb_checkpoints" / "0.png", noise(1, 20)[0])
+    assert samples_from_folder(class_folders).class_names == ("cat", "dog")
+
+
+def test_transparent_samples_are_laid_on_white(tmp_path):
+    clear = np.concatenate([noise(1, 20)[0], np.full((20, 20, 1), 255, np.uint8)], axis=2)
+    half = clear.copy()
+    half[:10, :, 3] = 0
+    for kind, pixels in (("clear", clear), ("half", half)):
+        (tmp_path / kind).mkdir()
+        imsave(tmp_path / kind / "0.png", pixels)
+    samples = samples_from_folder(tmp_path)
+    assert samples.channels == ("red", "green", "blue")
+    assert samples.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(samples.pixels[0], clear[..., :3])
+    assert (samples.pixels[1, :10] == 255).all()
+    np.testing.assert_array_equal(samples.pixels[1, 10:], clear[10:, :, :3])
+    tiles = tiles_at_points([(5, 5), (15, 15)], tile_size=8)
+    cut = samples_from_image(as_image(half), tiles, [0, 1], class_names=["a", "b"])
+    assert cut.channels == ("red", "green", "blue")
+    assert (cut.pixels[0] == 255).all()
+
+
 def test_arrays_in_a_file(tmp_path):
     images = np.random.default_rng(0).integers(0, 65535, (6, 2, 9, 9), dtype=np.uint16)
     np.savez(
@@ -237,6 +313,24 @@ def test_the_split_of_medmnist_files_is_kept(tmp_path):
     assert split.training.tolist() == [*range(6)]
     assert split.validation.tolist() == [6, 7, 8]
     assert split.test.tolist() == [9, 10, 11, 12]
+
+
+def test_medmnist_files_need_no_test_part_but_both_others(tmp_path):
+    arrays = {
+        f"{part}_{what}": noise(2, seed=len(part)) if what == "images" else np.array([[0], [1]])
+        for part in ("train", "val")
+        for what in ("images", "labels")
+    }
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    split = split_samples(samples_from_npz(tmp_path / "mnist.npz"))
+    assert (split.validation.tolist(), split.test.tolist()) == ([2, 3], [])
+    del arrays["val_labels"]
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    with pytest.raises(SamplesError, match="it needs val_labels too"):
+        samples_from_npz(tmp_path / "mnist.npz")
+    np.savez(tmp_path / "none.npz", images=noise(2)[:0], labels=np.zeros(0, int))
+    with pytest.raises(SamplesError, match="holds no images"):
+        samples_from_npz(tmp_path / "none.npz")
 
 
 def test_boxes_become_squares_around_their_middle(tmp_path):
@@ -321,7 +415,7 @@ def test_very_few_samples_are_split_all_the_same(groups):
     [
         (samples_from_arrays(noise(4), ["a"] * 4), r"one class only \(a\)"),
         (samples_from_arrays(noise(5), ["a"] * 4 + ["b"]), r"single sample: b \(1\)"),
-        (some(8, groups=["one"] * 8), "All samples belong together"),
+        (some(8, groups=["one"] * 8), r"All samples belong together \(group .one.\)"),
         (
             samples_from_arrays(noise(4), [0, 0, 1, 1], class_names=["a", "b", "c"]),
             "Classes without samples: c",
