@@ -8,20 +8,18 @@ import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_mambamic.atomic import check_folder_of, written_atomically
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
+from napari_mambamic.progress import Progress, drained
 
 if TYPE_CHECKING:
     from napari_mambamic.batch import BatchProgress, ImageOutcome
-    from napari_mambamic.progress import Progress
     from napari_mambamic.training.checkpoint import Checkpoint
     from napari_mambamic.training.samples import Samples
-
-Result = TypeVar("Result")
 
 _WEIGHTS_HELP = "a name that 'mambamic weights' lists, or a .safetensors file"
 _NETWORKS_HELP = "mambamic-t, -s or -b, or medmamba-t, -s or -b"
@@ -546,7 +544,7 @@ def _robustness(options: argparse.Namespace) -> None:
         )
         drawn = [tiles[int(i)] for i in sampled(len(tiles), options.most, seed=options.seed)]
         steps = iter_robustness_of_tiles(image, drawn, classifier, seed=options.seed)
-    report = _drained(steps)
+    report = drained(steps, _print_progress)
     if "image" not in report.provenance:
         source = {"samples": str(options.source)}
         report = replace(report, provenance=report.provenance | source)
@@ -568,7 +566,7 @@ def _robustness_section(
     held = held[sampled(len(held))]
     classifier = checkpoint.classifier(device=options.device)
     steps = iter_robustness(samples.pixels[held], classifier, labels=samples.labels[held])
-    return {"Robustness (validation)": _drained(steps).html}
+    return {"Robustness (validation)": drained(steps, _print_progress).html}
 
 
 def _holds_samples(source: Path) -> bool:
@@ -576,15 +574,6 @@ def _holds_samples(source: Path) -> bool:
     if source.suffix.lower() in (".npz", ".csv"):
         return True
     return source.is_dir() and not source.name.lower().endswith(".zarr")
-
-
-def _drained(steps: Generator[Progress, None, Result]) -> Result:
-    while True:
-        try:
-            _print_progress(next(steps))
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
 
 
 def _compare(options: argparse.Namespace) -> None:
