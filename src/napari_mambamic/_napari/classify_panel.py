@@ -35,6 +35,7 @@ from napari_mambamic._napari.classify_layer import (
 from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.folding_row import FoldingRow
+from napari_mambamic._napari.from_layer import finest_of
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.next_step import NextStep
@@ -541,7 +542,7 @@ class ClassifyPanel(RunPanel):
             box.setVisible(self.planes.currentData() == "range")
             if axis is not None:
                 image = self.image.layer
-                length = (image.data[0] if image.multiscale else image.data).shape[axis]
+                length = finest_of(image).shape[axis]
                 box.setRange(0, length - 1)
 
     def _show_channels(self) -> None:

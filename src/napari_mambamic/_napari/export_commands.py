@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari import current_viewer
 from napari_mambamic._napari.classified import index_of, layer_with, plane_of
+from napari_mambamic._napari.from_layer import finest_of
 from napari_mambamic._napari.save_dialog import may_replace, path_to_save
 from napari_mambamic._napari.script_files import run_files_of
 from napari_mambamic._napari.workers import create_worker
@@ -249,7 +250,7 @@ def _classes_of(
             f"The objects of layer {name!r} are not in the viewer any more. Open their Labels "
             f"layer and classify them again, then export the classes."
         )
-    labels = objects.data[0] if objects.multiscale else objects.data
+    labels = finest_of(objects)
     return [
         Classes(
             results,

@@ -208,8 +208,13 @@ def _of_channels(
     return LayerPlane(layer, image, index)
 
 
+def finest_of(layer: Layer) -> Any:
+    """The pixels of a layer at level 0."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
 def _shape(layer: Layer) -> tuple[int, ...]:
-    return tuple((layer.data[0] if layer.multiscale else layer.data).shape)
+    return tuple(finest_of(layer).shape)
 
 
 def _lies_on(layer: Layer, plane: LayerPlane) -> bool:
@@ -273,7 +278,7 @@ def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
             "There are no objects: no Labels layer is chosen. Segment the image first, or cut "
             "it into tiles."
         )
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = finest_of(layer)
     index = index_in_labels(plane, data)
     if len(index) != data.ndim - 2 or tuple(data.shape[-2:]) != plane.image.plane_shape:
         raise ImageError(
@@ -281,7 +286,7 @@ def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
             f"{plane.layer.name!r} is {plane.image.plane_shape[0]} x {plane.image.plane_shape[1]} "
             f"px. Choose labels of this image."
         )
-    pixels = plane.layer.data[0] if plane.layer.multiscale else plane.layer.data
+    pixels = finest_of(plane.layer)
     lengths = pixels.shape[len(plane.index) - len(index) : len(plane.index)]
     fits = all(n in (1, m) for n, m in zip(data.shape, lengths, strict=False))
     if not fits or any(i >= n for i, n in zip(index, data.shape, strict=False)):
@@ -499,13 +504,13 @@ def _leading_index(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
             f"Reset the order of the axes (the 'roll' button) so that y and x are shown."
         )
     at = layer.world_to_data(np.asarray(viewer.dims.point)[-layer.ndim :])
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    shape = _shape(layer)
     return tuple(int(np.clip(np.round(at[i]), 0, max(shape[i] - 1, 0))) for i in range(leading))
 
 
 def _index_in(array: Any, index: tuple[int, ...], layer: Image) -> tuple[int, ...]:
     """The same plane in an array of a pyramid, whose leading axes may be shorter."""
-    finest = (layer.data[0] if layer.multiscale else layer.data).shape
+    finest = _shape(layer)
     return tuple(i * array.shape[k] // max(finest[k], 1) for k, i in enumerate(index))
 
 
@@ -548,7 +553,7 @@ def some_pixels_of(layer: Image) -> str:
     Of an image that is a file, or that is read piece by piece, it is empty: its path or name has
     to do.
     """
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = finest_of(layer)
     if layer.source.path is not None or not isinstance(data, np.ndarray):
         return ""
     some = data[tuple(slice(None, None, max(1, length // 64)) for length in data.shape)]

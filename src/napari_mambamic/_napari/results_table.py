@@ -31,7 +31,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.classified import index_of, layer_with
-from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, regions_of_shapes
+from napari_mambamic._napari.from_layer import (
+    finest_of,
+    labels_of_layer,
+    plane_at,
+    regions_of_shapes,
+)
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
@@ -364,7 +369,7 @@ class ResultsTable(QWidget):
             layer = layer_with(self._viewer, layer.metadata.get("objects"))
         if not isinstance(layer, Labels) or isinstance(results_of(self._layer)[0].tiles, TileGrid):
             return None
-        data = layer.data[0] if layer.multiscale else layer.data
+        data = finest_of(layer)
         leading = data.ndim - 2
         if not several:
             return data[(0,) * leading]  # one plane is one deep
