@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ from napari_mambamic._napari.reason_tip import ReasonTip
 from napari_mambamic._napari.result_box import followed_layer, no_results
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import colours_in, results_of
+from napari_mambamic._napari.workers import or_sentence
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.results import TileResults
 from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined, summarise
@@ -182,7 +184,7 @@ class ResultsTable(QWidget):
         self._viewer = napari_viewer
         self._layer: Layer | None = None  # of classes
         self._areas: list[tuple[TileResults, NDArray[np.float64]]] = []
-        self._summing = Latest(_summary_or_sentence, self._show)
+        self._summing = Latest(partial(or_sentence, _summarised), self._show)
         self._next = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -423,17 +425,14 @@ class _Part:
     areas: NDArray[np.float64] | None
 
 
-def _summary_or_sentence(parts: Sequence[_Part]) -> tuple[Summary, Sequence[_Part]] | str:
-    """Summarise in the worker's thread; raised errors would be shown as defects of the program."""
-    try:
-        summaries = []
-        for part in parts:
-            if part.areas is None:
-                part.areas = areas_of_tiles(part.results, part.labels)
-            summary = summarise(part.results, regions=part.regions, tile_areas_px=part.areas)
-            summaries.append((part.name, summary))
-    except MambamicError as error:
-        return str(error)
+def _summarised(parts: Sequence[_Part]) -> tuple[Summary, Sequence[_Part]]:
+    """Summarise in the worker's thread; areas are kept in the parts."""
+    summaries = []
+    for part in parts:
+        if part.areas is None:
+            part.areas = areas_of_tiles(part.results, part.labels)
+        summary = summarise(part.results, regions=part.regions, tile_areas_px=part.areas)
+        summaries.append((part.name, summary))
     return (joined(summaries) if parts[0].name else summaries[0][1]), parts
 
 
