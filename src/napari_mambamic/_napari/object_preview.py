@@ -90,11 +90,6 @@ class ObjectPreview:
         self._timer.timeout.connect(self._look)
 
     @property
-    def is_open(self) -> bool:
-        """Whether an image is followed."""
-        return self._image is not None
-
-    @property
     def is_busy(self) -> bool:
         """Whether something changed that is not shown yet."""
         return self._worker is not None or self._timer.isActive()
