@@ -343,8 +343,8 @@ class TileResults:
         Raises
         ------
         ExportError
-            There is another folder or file at `path`; the results are of points; zarr is not
-            installed; or as in `to_csv`.
+            There is another folder or file at `path`; the results are of points; or as in
+            `to_csv`.
         """
         from napari_mambamic.exports.ome_zarr import write_ome_zarr
 
