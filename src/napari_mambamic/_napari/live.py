@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_layer import classifier_for
@@ -146,12 +147,10 @@ def _fit(results: TileResults, numbers: NDArray[np.intp], names: list[str]) -> T
     labels = np.array([class_names.index(name) for name in names])
     embeddings = results.embeddings
     weight, bias = fit_linear(embeddings[numbers], labels)
-    logits = embeddings @ weight.T + bias
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return TileResults(
         class_names,
         results.tiles,
-        (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32),
+        softmax(embeddings @ weight.T + bias, axis=1).astype(np.float32),
         embeddings,
         # What the weights know about their own classes says nothing about these.
         {k: v for k, v in results.provenance.items() if k != "warnings"}
