@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mambamic.atomic import check_folder_of, written_atomically
+from napari_mambamic.atomic import check_folder_of, write_json
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
 from napari_mambamic.progress import Progress, drained
 
@@ -683,8 +682,7 @@ def _bench(options: argparse.Namespace) -> None:
         )
         print(table(report))
     if options.json:
-        with written_atomically(options.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 def _counts(counts: Mapping[str, int]) -> str:
