@@ -522,28 +522,32 @@ def _plane_corners(plane: LayerPlane) -> NDArray[np.float64]:
 
 def _to_world(layer: Layer, points: NDArray[Any]) -> NDArray[np.float64]:
     """World coordinates (n, ndim) of many points of a layer at once."""
-    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
-    steps = np.array([layer.data_to_world(step) for step in np.eye(layer.ndim)]) - origin
+    origin, steps = _origin_and_steps(layer)
     return np.asarray(points, dtype=np.float64) @ steps + origin
 
 
 def _from_world(layer: Layer, points: NDArray[Any]) -> NDArray[np.float64]:
     """Coordinates (n, ndim) in a layer of many points of the world at once."""
+    origin, steps = _origin_and_steps(layer)
+    return (points - origin) @ np.linalg.inv(steps)
+
+
+def _origin_and_steps(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """In the world, where a layer's first pixel is, and the steps (ndim, ndim) of one pixel."""
     origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
     steps = np.array([layer.data_to_world(step) for step in np.eye(layer.ndim)]) - origin
-    return (points - origin) @ np.linalg.inv(steps)
+    return origin, steps
 
 
 def _pixel_size_um(layer: Image) -> tuple[float, float] | None:
     """Lengths of a step of one pixel along y and x in the world, where its units are lengths."""
     sizes = []
-    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
+    _, steps = _origin_and_steps(layer)
     for axis in (-2, -1):
         unit = layer.units[axis]
         if not unit.is_compatible_with("um"):
             return None
-        step = np.asarray(layer.data_to_world(np.eye(layer.ndim)[axis])) - origin
-        sizes.append(float((np.linalg.norm(step[-2:]) * unit).to("um").magnitude))
+        sizes.append(float((np.linalg.norm(steps[axis, -2:]) * unit).to("um").magnitude))
     return (sizes[0], sizes[1]) if min(sizes) > 0 else None
 
 
