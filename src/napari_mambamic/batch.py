@@ -37,6 +37,7 @@ from napari_mambamic.errors import (
     MambamicError,
     NothingToClassify,
 )
+from napari_mambamic.exports.table import write_provenance
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
 from napari_mambamic.kept_runs import stamp_of
@@ -649,9 +650,7 @@ def _write(
     for format in sorted(by_format, key="csv".__eq__):  # CSV last: it writes the provenance itself
         FORMATS[format](results, by_format[format], image, labels)
     if "csv" not in by_format:
-        provenance = results.provenance | {"complete": results.complete}
-        with written_atomically(said) as temporary:
-            temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+        write_provenance(results, said)
     shutil.rmtree(request.runs / job.name, ignore_errors=True)
     return files
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_mambamic.atomic import check_folder_of, written_atomically
+from napari_mambamic.atomic import check_folder_of, write_json
 from napari_mambamic.errors import ImageError, MambamicError, WeightsError
+from napari_mambamic.progress import Progress, drained
 
 if TYPE_CHECKING:
     from napari_mambamic.batch import BatchProgress, ImageOutcome
-    from napari_mambamic.progress import Progress
     from napari_mambamic.training.checkpoint import Checkpoint
     from napari_mambamic.training.samples import Samples
-
-Result = TypeVar("Result")
 
 _WEIGHTS_HELP = "a name that 'mambamic weights' lists, or a .safetensors file"
 _NETWORKS_HELP = "mambamic-t, -s or -b, or medmamba-t, -s or -b"
@@ -55,14 +52,28 @@ def _parser() -> argparse.ArgumentParser:
         epilog="'mambamic COMMAND --help' has the options of a command.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, does, add_options in (
+        ("demo", "classify a bundled image in napari", _demo_options),
+        ("classify", "classify the tiles or objects of image files", _classify_options),
+        ("train", "train on samples, and save the weights", _train_options),
+        ("robustness", "tell how many labels change when the picture does", _robustness_options),
+        ("compare", "compare two results of the same tiles", _compare_options),
+        ("weights", "list, download, add, remove, import or export weights", _weights_options),
+        ("doctor", "tell what this machine would compute on, and why", _doctor_options),
+        ("bench", "measure the speed against the published layout", _bench_options),
+    ):
+        add_options(commands.add_parser(name, help=does))
+    return parser
 
-    demo = commands.add_parser("demo", help="classify a bundled image in napari")
+
+def _demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--screenshot", type=Path, metavar="FILE", help="save a PNG of the window and quit"
     )
     demo.set_defaults(run=_demo)
 
-    classify = commands.add_parser("classify", help="classify the tiles or objects of image files")
+
+def _classify_options(classify: argparse.ArgumentParser) -> None:
     classify.add_argument(
         "images",
         type=Path,
@@ -173,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     classify.set_defaults(run=_classify)
 
-    train = commands.add_parser("train", help="train on samples, and save the weights")
+
+def _train_options(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "samples",
         type=Path,
@@ -236,9 +248,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
 
-    robustness = commands.add_parser(
-        "robustness", help="tell how many labels change when the picture does"
-    )
+
+def _robustness_options(robustness: argparse.ArgumentParser) -> None:
     robustness.add_argument(
         "source",
         type=Path,
@@ -267,7 +278,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     robustness.set_defaults(run=_robustness)
 
-    compare = commands.add_parser("compare", help="compare two results of the same tiles")
+
+def _compare_options(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "first", type=Path, metavar="A", help="a result: *.csv, *.parquet or *.geojson"
     )
@@ -275,14 +287,42 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, metavar="FILE", help="*.csv, a row per tile")
     compare.set_defaults(run=_compare)
 
-    weights = commands.add_parser(
-        "weights",
-        help="list, download, add, remove, import or export weights",
-        description="Without an action: list the weights that are registered.",
-    )
+
+def _weights_options(weights: argparse.ArgumentParser) -> None:
+    weights.description = "Without an action: list the weights that are registered."
     weights.set_defaults(run=_weights)
     actions = weights.add_subparsers(metavar="[ACTION]")
     imported = actions.add_parser("import", help="register a published .pth state dict")
+    _import_options(imported)
+    fetched = actions.add_parser("fetch", help="download registered weights")
+    fetched.add_argument(
+        "names", nargs="+", metavar="NAME", help="as 'mambamic weights' lists them"
+    )
+    fetched.set_defaults(run=_fetch_weights)
+    added = actions.add_parser("add", help="register .safetensors files with their manifests")
+    added.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of such files")
+    added.set_defaults(run=_add_weights)
+    removed = actions.add_parser(
+        "remove", help="remove weights that were added, trained or downloaded"
+    )
+    removed.add_argument(
+        "names", nargs="+", metavar="NAME", help="as 'mambamic weights' lists them"
+    )
+    removed.set_defaults(run=_remove_weights)
+    exported = actions.add_parser(
+        "export-wsinfer", help="write weights as a model for QuPath's WSInfer extension"
+    )
+    exported.add_argument("name", metavar="NAME", help="a registered name or a file")
+    exported.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="its name is the model's"
+    )
+    exported.add_argument(
+        "--pixel-size", type=float, metavar="UM", help="of the training images, if not known"
+    )
+    exported.set_defaults(run=_export_wsinfer)
+
+
+def _import_options(imported: argparse.ArgumentParser) -> None:
     imported.add_argument(
         "file", type=Path, metavar="FILE", help="*.pth, as the papers' code saves"
     )
@@ -323,37 +363,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     imported.add_argument("--licence", default="not stated", help="of the weights")
     imported.set_defaults(run=_import_weights)
-    fetched = actions.add_parser("fetch", help="download registered weights")
-    fetched.add_argument(
-        "names", nargs="+", metavar="NAME", help="as 'mambamic weights' lists them"
-    )
-    fetched.set_defaults(run=_fetch_weights)
-    added = actions.add_parser("add", help="register .safetensors files with their manifests")
-    added.add_argument("path", type=Path, metavar="PATH", help="a file, or a folder of such files")
-    added.set_defaults(run=_add_weights)
-    removed = actions.add_parser(
-        "remove", help="remove weights that were added, trained or downloaded"
-    )
-    removed.add_argument(
-        "names", nargs="+", metavar="NAME", help="as 'mambamic weights' lists them"
-    )
-    removed.set_defaults(run=_remove_weights)
-    exported = actions.add_parser(
-        "export-wsinfer", help="write weights as a model for QuPath's WSInfer extension"
-    )
-    exported.add_argument("name", metavar="NAME", help="a registered name or a file")
-    exported.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="its name is the model's"
-    )
-    exported.add_argument(
-        "--pixel-size", type=float, metavar="UM", help="of the training images, if not known"
-    )
-    exported.set_defaults(run=_export_wsinfer)
 
-    doctor = commands.add_parser("doctor", help="tell what this machine would compute on, and why")
+
+def _doctor_options(doctor: argparse.ArgumentParser) -> None:
     doctor.set_defaults(run=_doctor)
 
-    bench = commands.add_parser("bench", help="measure the speed against the published layout")
+
+def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--networks",
         nargs="+",
@@ -380,7 +396,6 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--device", default="auto", help=_DEVICE_HELP)
     bench.add_argument("--json", type=Path, metavar="FILE", help="save the figures there")
     bench.set_defaults(run=_bench)
-    return parser
 
 
 def _plane(text: str) -> int | str:
@@ -528,7 +543,7 @@ def _robustness(options: argparse.Namespace) -> None:
         )
         drawn = [tiles[int(i)] for i in sampled(len(tiles), options.most, seed=options.seed)]
         steps = iter_robustness_of_tiles(image, drawn, classifier, seed=options.seed)
-    report = _drained(steps)
+    report = drained(steps, _print_progress)
     if "image" not in report.provenance:
         source = {"samples": str(options.source)}
         report = replace(report, provenance=report.provenance | source)
@@ -550,7 +565,7 @@ def _robustness_section(
     held = held[sampled(len(held))]
     classifier = checkpoint.classifier(device=options.device)
     steps = iter_robustness(samples.pixels[held], classifier, labels=samples.labels[held])
-    return {"Robustness (validation)": _drained(steps).html}
+    return {"Robustness (validation)": drained(steps, _print_progress).html}
 
 
 def _holds_samples(source: Path) -> bool:
@@ -558,15 +573,6 @@ def _holds_samples(source: Path) -> bool:
     if source.suffix.lower() in (".npz", ".csv"):
         return True
     return source.is_dir() and not source.name.lower().endswith(".zarr")
-
-
-def _drained(steps: Generator[Progress, None, Result]) -> Result:
-    while True:
-        try:
-            _print_progress(next(steps))
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -676,8 +682,7 @@ def _bench(options: argparse.Namespace) -> None:
         )
         print(table(report))
     if options.json:
-        with written_atomically(options.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(options.json, report)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

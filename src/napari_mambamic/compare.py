@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import cohen_kappa_score
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json, written_atomically
 from napari_mambamic.errors import ImageError, NothingToClassify
 from napari_mambamic.results import TileResults
 from napari_mambamic.tiling import places_of
@@ -142,8 +141,7 @@ class Comparison:
                         int(self.agrees[i]),
                     ]
                 )
-        with written_atomically(path.with_suffix(".provenance.json")) as temporary:
-            temporary.write_text(json.dumps(self.provenance, indent=2) + "\n", encoding="utf-8")
+        write_json(path.with_suffix(".provenance.json"), self.provenance)
         return path
 
     @property

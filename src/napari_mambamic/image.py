@@ -240,22 +240,7 @@ def as_image(
             f"Image {name!r} has {len(shape)} axes, shape {shape}. Give one plane: (y, x), "
             f"(y, x, channel) or (channel, y, x)."
         )
-    axis: Literal[0, 2] | None
-    if channel_axis != "auto":
-        axis = channel_axis
-        if (axis is None) != (len(shape) == 2):
-            raise ImageError(
-                f"Image {name!r} has shape {shape}, which does not fit channel_axis={axis}."
-            )
-    elif len(shape) == 2:
-        axis = None
-    elif shape[2] in (3, 4):
-        axis = 2
-    else:
-        raise ImageError(
-            f"Image {name!r} has shape {shape}: it is not clear which axis holds the channels. "
-            f"Give one plane, or channel_axis=0 or channel_axis=2."
-        )
+    axis = _channel_axis_of(shape, channel_axis, name)
     if isinstance(pixel_size_um, (int, float)):
         pixel_size_um = (float(pixel_size_um), float(pixel_size_um))
     if pixel_size_um is not None and not all(np.isfinite(s) and s > 0 for s in pixel_size_um):
@@ -274,6 +259,26 @@ def as_image(
             f"it; open another image."
         )
     return pyramid
+
+
+def _channel_axis_of(
+    shape: tuple[int, ...], wanted: Literal["auto", 0, 2] | None, name: str
+) -> Literal[0, 2] | None:
+    """The axis of the channels of a plane; "auto" as in `as_image`."""
+    if wanted != "auto":
+        if (wanted is None) != (len(shape) == 2):
+            raise ImageError(
+                f"Image {name!r} has shape {shape}, which does not fit channel_axis={wanted}."
+            )
+        return wanted
+    if len(shape) == 2:
+        return None
+    if shape[2] in (3, 4):
+        return 2
+    raise ImageError(
+        f"Image {name!r} has shape {shape}: it is not clear which axis holds the channels. "
+        f"Give one plane, or channel_axis=0 or channel_axis=2."
+    )
 
 
 def join_channels(images: Sequence[ImagePyramid]) -> ImagePyramid:

@@ -177,8 +177,7 @@ class TileResults:
         """The same results with sizes of sets in tables, or without."""
         if coverage:
             self.prediction_sets(coverage)  # refuses what cannot be
-        settings = {**self._settings, "coverage": coverage or None}
-        return replace(self, provenance=self.provenance | {"settings": settings})
+        return self._with_settings(coverage=coverage or None)
 
     def with_unsure(self, threshold: float, *, counted: bool = True) -> TileResults:
         """The same results with another threshold.
@@ -191,8 +190,7 @@ class TileResults:
             Whether the unsure count for the class that is most probable.
         """
         _check_unsure(threshold)
-        settings = {**self._settings, "unsure_below": threshold, "count_unsure": counted}
-        return replace(self, provenance=self.provenance | {"settings": settings})
+        return self._with_settings(unsure_below=threshold, count_unsure=counted)
 
     @property
     def entropy(self) -> NDArray[np.float32]:
@@ -231,6 +229,10 @@ class TileResults:
         settings: dict[str, Any] = self.provenance.get("settings", {})
         return settings
 
+    def _with_settings(self, **changed: Any) -> TileResults:
+        settings = self._settings | changed
+        return replace(self, provenance=self.provenance | {"settings": settings})
+
     def blended(self, how: str) -> TileResults:
         """The same results with the probabilities of overlapping tiles blended.
 
@@ -242,9 +244,7 @@ class TileResults:
         if not isinstance(self.tiles, TileGrid):
             return self
         probabilities = blended(self.tiles, self.probabilities, how)
-        settings = {**self.provenance.get("settings", {}), "blend": how}
-        provenance = self.provenance | {"settings": settings}
-        return replace(self, probabilities=probabilities, provenance=provenance)
+        return replace(self._with_settings(blend=how), probabilities=probabilities)
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write one row per tile: number, y, x and size in px, class, probabilities.
@@ -343,8 +343,8 @@ class TileResults:
         Raises
         ------
         ExportError
-            There is another folder or file at `path`; the results are of points; zarr is not
-            installed; or as in `to_csv`.
+            There is another folder or file at `path`; the results are of points; or as in
+            `to_csv`.
         """
         from napari_mambamic.exports.ome_zarr import write_ome_zarr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json, written_atomically
 from napari_mambamic.errors import ImageError
 from napari_mambamic.exports.description import plane_shape_of
 from napari_mambamic.results import TileResults
@@ -123,8 +122,7 @@ class Summary:
                 digits = ["" if number is None else f"{number:.6g}" for number in numbers]
                 rest = [unsure] if self.has_unsure else []
                 writer.writerow([region, name, tiles, *digits, *rest])
-        with written_atomically(path.with_suffix(".provenance.json")) as temporary:
-            temporary.write_text(json.dumps(self.provenance, indent=2) + "\n", encoding="utf-8")
+        write_json(path.with_suffix(".provenance.json"), self.provenance)
         return path
 
 

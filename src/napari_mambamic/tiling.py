@@ -274,7 +274,7 @@ def tile_at(tiles: Sequence[Tile], place: tuple[float, float]) -> int | None:
     if not len(tiles):
         return None
     places = places_of(tiles)
-    away = np.abs(places[:, :2] + (places[:, 2:] - 1) / 2 - place).max(axis=1)
+    away = np.abs(middles_of(tiles) - place).max(axis=1)
     holds = np.flatnonzero(away <= places[:, 2] / 2)
     return int(holds[away[holds].argmin()]) if len(holds) else None
 

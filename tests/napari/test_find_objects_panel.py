@@ -132,7 +132,7 @@ def test_make_labels_adds_a_layer_and_takes_the_preview_away(viewer, objects_pan
     np.testing.assert_array_equal(layer.data, find_objects(discs()))
     assert layer.metadata["found with"]["min_size_px"] == 200
     assert "3 objects, median" in objects_panel.message.text()
-    assert not objects_panel.preview.is_open
+    assert objects_panel.preview.layer is None
 
 
 PLACES = [

@@ -11,7 +11,7 @@ import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Points
 
-from napari_mambamic._napari.from_layer import plane_of_layer, some_pixels_of
+from napari_mambamic._napari.from_layer import finest_of, plane_of_layer, some_pixels_of
 from napari_mambamic._napari.tile_highlight import TileHighlight
 from napari_mambamic._napari.to_layers import colours_in, place_of
 from napari_mambamic.errors import MambamicError
@@ -202,6 +202,6 @@ class Annotator:
 def journal_of(image: Image, tile_size: int, index: tuple[int, ...], cut: str) -> Path:
     """Where the labels of an image are kept from one session to the next."""
     source = getattr(image.source, "path", None)
-    shape = (image.data[0] if image.multiscale else image.data).shape
+    shape = finest_of(image).shape
     key = f"{source or image.name}|{tuple(shape)}|{tile_size}|{index}|{cut}|{some_pixels_of(image)}"
     return path_in_user_data("annotations", image.name, key, ".jsonl")

@@ -10,7 +10,7 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_mambamic._napari.eliding_box import ElidingBox
-from napari_mambamic._napari.from_layer import ChannelSource
+from napari_mambamic._napari.from_layer import ChannelSource, finest_of
 from napari_mambamic.weights.manifest import Manifest
 
 _CHANNEL_LABELS = ("c", "ch", "channel", "channels")
@@ -55,7 +55,7 @@ class ChannelsBox(QWidget):
             self.axis.addItem("none", None)
             if image is not None and not image.rgb:
                 for axis, name in enumerate(image.axis_labels[:-2]):
-                    length = (image.data[0] if image.multiscale else image.data).shape[axis]
+                    length = finest_of(image).shape[axis]
                     self.axis.addItem(f"{name} ({length})", axis)
                     if str(name).lower() in _CHANNEL_LABELS or self._fits(length):
                         self.axis.setCurrentIndex(self.axis.count() - 1)
@@ -90,7 +90,7 @@ class ChannelsBox(QWidget):
 
     def _sources_of(self, image: Image, axis: int | None) -> list[ChannelSource]:
         """Places along the axis first, then the grey layers of the same size."""
-        shape = (image.data[0] if image.multiscale else image.data).shape
+        shape = finest_of(image).shape
         own = [] if axis is None else [ChannelSource(image, axis, i) for i in range(shape[axis])]
         others = [
             layer
@@ -98,7 +98,7 @@ class ChannelsBox(QWidget):
             if isinstance(layer, Image)
             and not layer.rgb
             and "mambamic" not in layer.metadata
-            and (layer.data[0] if layer.multiscale else layer.data).shape[-2:] == shape[-2:]
+            and finest_of(layer).shape[-2:] == shape[-2:]
             and (axis is None or layer is not image)
         ]
         # The layers that the user selected are meant; they come in their order.

@@ -26,6 +26,7 @@ from napari_mambamic._napari.from_layer import (
     ChannelSource,
     LayerPlane,
     areas_of_planes,
+    finest_of,
     labels_of_layer,
     plane_of_layer,
     points_of_layer,
@@ -412,7 +413,7 @@ def _indices(
 ) -> Iterator[tuple[int, ...]]:
     """Where the planes to classify lie along the leading axes of their layer."""
     layer = in_view.layer
-    lengths = (layer.data[0] if layer.multiscale else layer.data).shape[: len(in_view.index)]
+    lengths = finest_of(layer).shape[: len(in_view.index)]
     ranges = []
     for axis, (here, length) in enumerate(zip(in_view.index, lengths, strict=True)):
         start, stop = here, here + 1

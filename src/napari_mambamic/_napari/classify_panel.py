@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
-from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -28,13 +26,13 @@ from superqt import QCollapsible
 from napari_mambamic._napari.channels_box import ChannelsBox
 from napari_mambamic._napari.classify_layer import (
     Planes,
-    Request,
     iter_request,
     request_of,
 )
 from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.export_commands import put_script_on_clipboard
 from napari_mambamic._napari.folding_row import FoldingRow
+from napari_mambamic._napari.from_layer import finest_of
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.legend import Legend
 from napari_mambamic._napari.next_step import NextStep
@@ -47,9 +45,8 @@ from napari_mambamic._napari.to_layers import colours_in, maps_of
 from napari_mambamic._napari.trust_options import TrustOptions
 from napari_mambamic._napari.warnings_box import WarningsBox
 from napari_mambamic._napari.weights_box import WeightsBox
-from napari_mambamic._napari.workers import create_worker
+from napari_mambamic._napari.workers import create_worker, or_sentence
 from napari_mambamic.errors import MambamicError
-from napari_mambamic.patches import PatchSpec
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 from napari_mambamic.stitching import BLENDS
@@ -337,7 +334,7 @@ class ClassifyPanel(RunPanel):
             return
         if manifest is None:
             return
-        worker = create_worker(_picture_or_sentence, request, manifest.patch)
+        worker = create_worker(or_sentence, preview_of, request, manifest.patch)
         worker.returned.connect(self._take_preview)
         worker.errored.connect(self._show_error)
         worker.start()
@@ -541,7 +538,7 @@ class ClassifyPanel(RunPanel):
             box.setVisible(self.planes.currentData() == "range")
             if axis is not None:
                 image = self.image.layer
-                length = (image.data[0] if image.multiscale else image.data).shape[axis]
+                length = finest_of(image).shape[axis]
                 box.setRange(0, length - 1)
 
     def _show_channels(self) -> None:
@@ -568,13 +565,6 @@ class ClassifyPanel(RunPanel):
         super()._set_running(running)
         for button in (self.save_button, self.script_button):
             button.setEnabled(not running and self.results is not None)
-
-
-def _picture_or_sentence(request: Request, spec: PatchSpec) -> NDArray[np.uint8] | str:
-    try:
-        return preview_of(request, spec)
-    except MambamicError as error:
-        return str(error)
 
 
 def _findings() -> str:

@@ -46,10 +46,11 @@ from napari_mambamic._napari.tile_highlight import TileHighlight
 from napari_mambamic._napari.tile_pictures import picture_of_tile
 from napari_mambamic._napari.tile_strip import MOST, SIDE, TileStrip
 from napari_mambamic._napari.to_layers import first_point_of, results_of
+from napari_mambamic._napari.workers import or_sentence
 from napari_mambamic.errors import ImageError, MambamicError
 from napari_mambamic.explain.embedding_map import Method
 from napari_mambamic.progress import Progress
-from napari_mambamic.tiling import points_within
+from napari_mambamic.tiling import Tile, points_within
 
 METHODS: dict[str, Method] = {"PCA": "pca", "t-SNE": "t-sne", "UMAP": "umap"}
 _NO_MAP = "press Draw map first"
@@ -461,7 +462,7 @@ class EmbeddingMapPanel(RunPanel):
             self.strip.show()
 
         chosen = [mapped.results.tiles[tile] for tile in first]
-        self._picturing.ask(_pictures_or_sentence, take, mapped.plane, chosen)
+        self._picturing.ask(or_sentence, take, _pictures_of, mapped.plane, chosen)
 
     # ---- features ----------------------------------------------------------------------------
 
@@ -506,8 +507,5 @@ class EmbeddingMapPanel(RunPanel):
         return new
 
 
-def _pictures_or_sentence(plane: LayerPlane, tiles: Sequence[Any]) -> list[Any] | str:
-    try:
-        return [picture_of_tile(plane, tile, side=SIDE) for tile in tiles]
-    except MambamicError as error:
-        return str(error)
+def _pictures_of(plane: LayerPlane, tiles: Sequence[Tile]) -> list[NDArray[np.uint8]]:
+    return [picture_of_tile(plane, tile, side=SIDE) for tile in tiles]

@@ -12,7 +12,7 @@ from napari.utils import Colormap
 from numpy.typing import NDArray
 
 from napari_mambamic._napari.classified import Classified, classified_of, iter_classifier_of
-from napari_mambamic._napari.from_layer import plane_of_layer
+from napari_mambamic._napari.from_layer import finest_of, plane_of_layer
 from napari_mambamic._napari.to_layers import placed_on, results_of
 from napari_mambamic.errors import NothingToClassify
 from napari_mambamic.progress import Progress
@@ -105,7 +105,7 @@ def _pixels(explained: Classified, heatmap: Heatmap) -> NDArray[np.float32]:
     depths = [1] * len(plane.index)
     if axis is not None:
         image = plane.layer
-        depths[axis] = (image.data[0] if image.multiscale else image.data).shape[axis]
+        depths[axis] = finest_of(image).shape[axis]
     return np.broadcast_to(heatmap.pixels, (*depths, *heatmap.pixels.shape))
 
 

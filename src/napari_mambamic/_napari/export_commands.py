@@ -15,9 +15,10 @@ from qtpy.QtWidgets import QApplication
 
 from napari import current_viewer
 from napari_mambamic._napari.classified import index_of, layer_with, plane_of
+from napari_mambamic._napari.from_layer import finest_of
 from napari_mambamic._napari.save_dialog import may_replace, path_to_save
 from napari_mambamic._napari.script_files import run_files_of
-from napari_mambamic._napari.workers import create_worker
+from napari_mambamic._napari.workers import create_worker, or_sentence
 from napari_mambamic.as_script import RunFiles, gaps_of, script_of
 from napari_mambamic.colours import Colours
 from napari_mambamic.errors import ExportError, MambamicError
@@ -131,16 +132,9 @@ def put_script_on_clipboard(
     def take(found: RunFiles | str) -> None:
         say(_copied(provenance, found) if isinstance(found, RunFiles) else f"⚠ {found}")
 
-    worker = create_worker(_files_or_sentence, find)
+    worker = create_worker(or_sentence, find)
     worker.returned.connect(take)
     worker.start()
-
-
-def _files_or_sentence(find: Callable[[], RunFiles]) -> RunFiles | str:
-    try:
-        return find()
-    except MambamicError as error:
-        return str(error)
 
 
 def _copied(provenance: Mapping[str, Any], files: RunFiles) -> str:
@@ -204,7 +198,7 @@ def _export(
     targets = _targets(several, path, endings)
     if len(several) > 1 and not may_replace(window, targets):
         return
-    worker = create_worker(_saved_or_sentence, write, several, targets)
+    worker = create_worker(or_sentence, _saved, write, several, targets)
     worker.returned.connect(_tell)
     worker.start()
 
@@ -249,7 +243,7 @@ def _classes_of(
             f"The objects of layer {name!r} are not in the viewer any more. Open their Labels "
             f"layer and classify them again, then export the classes."
         )
-    labels = objects.data[0] if objects.multiscale else objects.data
+    labels = finest_of(objects)
     return [
         Classes(
             results,
@@ -293,14 +287,10 @@ def _targets(several: Sequence[Classes], path: Path, endings: Sequence[str]) -> 
     return [_of_plane(path, endings, index_of(c.results)) for c in several]
 
 
-def _saved_or_sentence(
+def _saved(
     write: Callable[[Classes, Path], Path], several: Sequence[Classes], targets: Sequence[Path]
-) -> list[Path] | str:
-    """Write in the worker's thread; raised errors would be shown as defects of the program."""
-    try:
-        return [write(c, target) for c, target in zip(several, targets, strict=True)]
-    except MambamicError as error:
-        return str(error)
+) -> list[Path]:
+    return [write(c, target) for c, target in zip(several, targets, strict=True)]
 
 
 def _tell(outcome: list[Path] | str) -> None:

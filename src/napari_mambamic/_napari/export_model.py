@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QInputDialog, QWidget
 from napari_mambamic._napari.classified import results_in_view, weights_of
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import results_of
-from napari_mambamic._napari.workers import create_worker
+from napari_mambamic._napari.workers import create_worker, or_sentence
 from napari_mambamic.errors import ExportError, MambamicError, PixelSizeMissing
 from napari_mambamic.results import TileResults
 from napari_mambamic.weights.manifest import Manifest
@@ -48,7 +48,7 @@ def export_model(viewer: ViewerModel) -> None:
     folder = path_to_save(window, "Export model", manifest.name, {"Folder": [""]})
     if folder is None:
         return
-    worker = create_worker(_folder_or_sentence, weights, folder, pixel_size)
+    worker = create_worker(or_sentence, _exported, weights, folder, pixel_size)
     worker.returned.connect(_tell)
     worker.start()
 
@@ -73,14 +73,10 @@ def _ask_pixel_size(
     return answer if given else None
 
 
-def _folder_or_sentence(weights: str, folder: Path, pixel_size: float) -> Path | str:
-    """Write in the worker's thread; raised errors would be shown as defects of the program."""
+def _exported(weights: str, folder: Path, pixel_size: float) -> Path:
     from napari_mambamic.exports.wsinfer import export_wsinfer
 
-    try:
-        return export_wsinfer(weights, folder, pixel_size_um=pixel_size)
-    except MambamicError as error:
-        return str(error)
+    return export_wsinfer(weights, folder, pixel_size_um=pixel_size)
 
 
 def _tell(outcome: Path | str) -> None:

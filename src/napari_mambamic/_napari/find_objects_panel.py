@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.folding_row import FoldingRow
-from napari_mambamic._napari.from_layer import LayerPlane, plane_of_layer
+from napari_mambamic._napari.from_layer import LayerPlane, finest_of, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.next_step import NextStep
 from napari_mambamic._napari.object_preview import Found, ObjectPreview
@@ -401,7 +401,7 @@ def _iter_labels(
     found = yield from iter_find_objects(plane.image, settings)
     if not plane.index:
         return found
-    data = plane.layer.data[0] if plane.layer.multiscale else plane.layer.data
+    data = finest_of(plane.layer)
     try:
         # Labels of a volume are labels of all of its planes; zeros take memory once written.
         labels = np.zeros((*data.shape[: len(plane.index)], *found.shape), np.int32)

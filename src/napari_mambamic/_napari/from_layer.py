@@ -208,8 +208,13 @@ def _of_channels(
     return LayerPlane(layer, image, index)
 
 
+def finest_of(layer: Layer) -> Any:
+    """The pixels of a layer at level 0."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
 def _shape(layer: Layer) -> tuple[int, ...]:
-    return tuple((layer.data[0] if layer.multiscale else layer.data).shape)
+    return tuple(finest_of(layer).shape)
 
 
 def _lies_on(layer: Layer, plane: LayerPlane) -> bool:
@@ -273,7 +278,7 @@ def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
             "There are no objects: no Labels layer is chosen. Segment the image first, or cut "
             "it into tiles."
         )
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = finest_of(layer)
     index = index_in_labels(plane, data)
     if len(index) != data.ndim - 2 or tuple(data.shape[-2:]) != plane.image.plane_shape:
         raise ImageError(
@@ -281,7 +286,7 @@ def labels_of_layer(plane: LayerPlane, layer: Layer | None) -> Any:
             f"{plane.layer.name!r} is {plane.image.plane_shape[0]} x {plane.image.plane_shape[1]} "
             f"px. Choose labels of this image."
         )
-    pixels = plane.layer.data[0] if plane.layer.multiscale else plane.layer.data
+    pixels = finest_of(plane.layer)
     lengths = pixels.shape[len(plane.index) - len(index) : len(plane.index)]
     fits = all(n in (1, m) for n, m in zip(data.shape, lengths, strict=False))
     if not fits or any(i >= n for i, n in zip(index, data.shape, strict=False)):
@@ -499,13 +504,13 @@ def _leading_index(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
             f"Reset the order of the axes (the 'roll' button) so that y and x are shown."
         )
     at = layer.world_to_data(np.asarray(viewer.dims.point)[-layer.ndim :])
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    shape = _shape(layer)
     return tuple(int(np.clip(np.round(at[i]), 0, max(shape[i] - 1, 0))) for i in range(leading))
 
 
 def _index_in(array: Any, index: tuple[int, ...], layer: Image) -> tuple[int, ...]:
     """The same plane in an array of a pyramid, whose leading axes may be shorter."""
-    finest = (layer.data[0] if layer.multiscale else layer.data).shape
+    finest = _shape(layer)
     return tuple(i * array.shape[k] // max(finest[k], 1) for k, i in enumerate(index))
 
 
@@ -517,28 +522,32 @@ def _plane_corners(plane: LayerPlane) -> NDArray[np.float64]:
 
 def _to_world(layer: Layer, points: NDArray[Any]) -> NDArray[np.float64]:
     """World coordinates (n, ndim) of many points of a layer at once."""
-    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
-    steps = np.array([layer.data_to_world(step) for step in np.eye(layer.ndim)]) - origin
+    origin, steps = _origin_and_steps(layer)
     return np.asarray(points, dtype=np.float64) @ steps + origin
 
 
 def _from_world(layer: Layer, points: NDArray[Any]) -> NDArray[np.float64]:
     """Coordinates (n, ndim) in a layer of many points of the world at once."""
+    origin, steps = _origin_and_steps(layer)
+    return (points - origin) @ np.linalg.inv(steps)
+
+
+def _origin_and_steps(layer: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """In the world, where a layer's first pixel is, and the steps (ndim, ndim) of one pixel."""
     origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
     steps = np.array([layer.data_to_world(step) for step in np.eye(layer.ndim)]) - origin
-    return (points - origin) @ np.linalg.inv(steps)
+    return origin, steps
 
 
 def _pixel_size_um(layer: Image) -> tuple[float, float] | None:
     """Lengths of a step of one pixel along y and x in the world, where its units are lengths."""
     sizes = []
-    origin = np.asarray(layer.data_to_world(np.zeros(layer.ndim)))
+    _, steps = _origin_and_steps(layer)
     for axis in (-2, -1):
         unit = layer.units[axis]
         if not unit.is_compatible_with("um"):
             return None
-        step = np.asarray(layer.data_to_world(np.eye(layer.ndim)[axis])) - origin
-        sizes.append(float((np.linalg.norm(step[-2:]) * unit).to("um").magnitude))
+        sizes.append(float((np.linalg.norm(steps[axis, -2:]) * unit).to("um").magnitude))
     return (sizes[0], sizes[1]) if min(sizes) > 0 else None
 
 
@@ -548,7 +557,7 @@ def some_pixels_of(layer: Image) -> str:
     Of an image that is a file, or that is read piece by piece, it is empty: its path or name has
     to do.
     """
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = finest_of(layer)
     if layer.source.path is not None or not isinstance(data, np.ndarray):
         return ""
     some = data[tuple(slice(None, None, max(1, length // 64)) for length in data.shape)]

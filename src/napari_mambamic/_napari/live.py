@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from napari_mambamic._napari.annotate import Annotator
 from napari_mambamic._napari.classify_layer import classifier_for
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.to_layers import ResultLayers
-from napari_mambamic._napari.workers import create_worker
-from napari_mambamic.errors import MambamicError
+from napari_mambamic._napari.workers import create_worker, iter_or_sentence
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
 
@@ -51,7 +51,12 @@ class LivePreview:
         self._fitting = Latest(_fit, self._show)
         self.results: TileResults | None = None
         self._embedding = create_worker(
-            _embed, annotator.plane.image, annotator.tile_size, weights, device
+            iter_or_sentence,
+            _iter_embedded,
+            annotator.plane.image,
+            annotator.tile_size,
+            weights,
+            device,
         )
         self._embedding.yielded.connect(self._show_progress)
         self._embedding.returned.connect(self._take_embeddings)
@@ -125,17 +130,14 @@ class LivePreview:
             self._layers.update(results)
 
 
-def _embed(
+def _iter_embedded(
     image: Any, tile_size: int, weights: str, device: str
-) -> Generator[Progress, None, TileResults | str]:
-    try:
-        from napari_mambamic.classify import iter_classify
+) -> Generator[Progress, None, TileResults]:
+    from napari_mambamic.classify import iter_classify
 
-        classifier = classifier_for(weights, device)
-        steps = iter_classify(image, classifier, tile_size=tile_size, with_embeddings=True)
-        return (yield from steps)
-    except MambamicError as error:
-        return str(error)
+    classifier = classifier_for(weights, device)
+    steps = iter_classify(image, classifier, tile_size=tile_size, with_embeddings=True)
+    return (yield from steps)
 
 
 def _fit(results: TileResults, numbers: NDArray[np.intp], names: list[str]) -> TileResults:
@@ -145,12 +147,10 @@ def _fit(results: TileResults, numbers: NDArray[np.intp], names: list[str]) -> T
     labels = np.array([class_names.index(name) for name in names])
     embeddings = results.embeddings
     weight, bias = fit_linear(embeddings[numbers], labels)
-    logits = embeddings @ weight.T + bias
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return TileResults(
         class_names,
         results.tiles,
-        (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32),
+        softmax(embeddings @ weight.T + bias, axis=1).astype(np.float32),
         embeddings,
         # What the weights know about their own classes says nothing about these.
         {k: v for k, v in results.provenance.items() if k != "warnings"}

@@ -15,7 +15,7 @@ from qtpy.QtCore import QTimer
 
 from napari_mambamic._napari.from_layer import LayerPlane, plane_of_layer, region_in_view
 from napari_mambamic._napari.to_layers import place_of, placed_on
-from napari_mambamic._napari.workers import create_worker
+from napari_mambamic._napari.workers import create_worker, iter_or_sentence
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.objects import ObjectSettings, Region, Signal, iter_find_objects, signal_of
 
@@ -88,11 +88,6 @@ class ObjectPreview:
         self._timer.setSingleShot(True)
         self._timer.setInterval(_WAIT_MS)
         self._timer.timeout.connect(self._look)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether an image is followed."""
-        return self._image is not None
 
     @property
     def is_busy(self) -> bool:
@@ -171,7 +166,7 @@ class ObjectPreview:
         if isinstance(settings.threshold, str):
             key += (settings.threshold, settings.smoothing_px)
         known = self._known[1] if self._known and self._known[0][: len(key)] == key else None
-        self._worker = create_worker(_found_or_sentence, plane, settings, region, known)
+        self._worker = create_worker(iter_or_sentence, _iter_found, plane, settings, region, known)
         self._worker.returned.connect(lambda found: self._take(found, plane, key))
         self._worker.finished.connect(self._rest)
         self._worker.start()
@@ -223,16 +218,12 @@ class ObjectPreview:
         self._viewer.layers.selection.active = chosen
 
 
-def _found_or_sentence(
+def _iter_found(
     plane: LayerPlane, settings: ObjectSettings, region: Region, known: Signal | None
-) -> Generator[Any, None, Found | str]:
+) -> Generator[Any, None, Found]:
     """Look, in the worker's thread."""
-    try:
-        signal = known or signal_of(plane.image, settings)
-        if not isinstance(settings.threshold, str):
-            signal = replace(signal, threshold=float(settings.threshold))
-        steps = iter_find_objects(plane.image, settings, region=region, signal=signal)
-        labels = yield from steps
-    except MambamicError as error:
-        return str(error)
+    signal = known or signal_of(plane.image, settings)
+    if not isinstance(settings.threshold, str):
+        signal = replace(signal, threshold=float(settings.threshold))
+    labels = yield from iter_find_objects(plane.image, settings, region=region, signal=signal)
     return Found(plane, region, labels, signal, np.bincount(labels.ravel())[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_mambamic._napari.classified import index_of, layer_with
-from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, regions_of_shapes
+from napari_mambamic._napari.from_layer import (
+    finest_of,
+    labels_of_layer,
+    plane_at,
+    regions_of_shapes,
+)
 from napari_mambamic._napari.latest import Latest
 from napari_mambamic._napari.layer_box import WatchedLayerBox
 from napari_mambamic._napari.letters import SameLetters
@@ -41,6 +47,7 @@ from napari_mambamic._napari.reason_tip import ReasonTip
 from napari_mambamic._napari.result_box import followed_layer, no_results
 from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.to_layers import colours_in, results_of
+from napari_mambamic._napari.workers import or_sentence
 from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.results import TileResults
 from napari_mambamic.summary import EVERYWHERE, Summary, areas_of_tiles, joined, summarise
@@ -177,7 +184,7 @@ class ResultsTable(QWidget):
         self._viewer = napari_viewer
         self._layer: Layer | None = None  # of classes
         self._areas: list[tuple[TileResults, NDArray[np.float64]]] = []
-        self._summing = Latest(_summary_or_sentence, self._show)
+        self._summing = Latest(partial(or_sentence, _summarised), self._show)
         self._next = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -364,7 +371,7 @@ class ResultsTable(QWidget):
             layer = layer_with(self._viewer, layer.metadata.get("objects"))
         if not isinstance(layer, Labels) or isinstance(results_of(self._layer)[0].tiles, TileGrid):
             return None
-        data = layer.data[0] if layer.multiscale else layer.data
+        data = finest_of(layer)
         leading = data.ndim - 2
         if not several:
             return data[(0,) * leading]  # one plane is one deep
@@ -418,17 +425,14 @@ class _Part:
     areas: NDArray[np.float64] | None
 
 
-def _summary_or_sentence(parts: Sequence[_Part]) -> tuple[Summary, Sequence[_Part]] | str:
-    """Summarise in the worker's thread; raised errors would be shown as defects of the program."""
-    try:
-        summaries = []
-        for part in parts:
-            if part.areas is None:
-                part.areas = areas_of_tiles(part.results, part.labels)
-            summary = summarise(part.results, regions=part.regions, tile_areas_px=part.areas)
-            summaries.append((part.name, summary))
-    except MambamicError as error:
-        return str(error)
+def _summarised(parts: Sequence[_Part]) -> tuple[Summary, Sequence[_Part]]:
+    """Summarise in the worker's thread; areas are kept in the parts."""
+    summaries = []
+    for part in parts:
+        if part.areas is None:
+            part.areas = areas_of_tiles(part.results, part.labels)
+        summary = summarise(part.results, regions=part.regions, tile_areas_px=part.areas)
+        summaries.append((part.name, summary))
     return (joined(summaries) if parts[0].name else summaries[0][1]), parts
 
 

@@ -40,6 +40,7 @@ from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles
 from napari_mambamic._napari.tile_pictures import picture_of_tile
 from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic._napari.workers import or_sentence
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -416,7 +417,4 @@ class ReviewPanel(RunPanel):
 
 
 def _picture_or_sentence(plane: LayerPlane, tile: Tile) -> tuple[Tile, NDArray[np.uint8] | str]:
-    try:
-        return tile, picture_of_tile(plane, tile, side=PICTURE)
-    except MambamicError as error:
-        return tile, str(error)
+    return tile, or_sentence(picture_of_tile, plane, tile, side=PICTURE)

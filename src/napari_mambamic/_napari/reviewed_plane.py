@@ -21,6 +21,7 @@ from napari_mambamic._napari.classified import (
 )
 from napari_mambamic._napari.from_layer import some_pixels_of
 from napari_mambamic._napari.to_layers import compile_colormaps
+from napari_mambamic._napari.workers import or_sentence
 from napari_mambamic.errors import MambamicError, NothingToClassify
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -149,10 +150,7 @@ def learn(
 
 def written(sidecar: Sidecar, path: Path) -> Sidecar | str:
     """Write corrections; a sentence where that fails."""
-    try:
-        return sidecar.write(path)
-    except MambamicError as error:
-        return str(error)
+    return or_sentence(sidecar.write, path)
 
 
 def saved_head(head: CorrectedHead, results: TileResults, path: Path) -> Path | str:

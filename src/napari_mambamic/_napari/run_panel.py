@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -23,8 +23,7 @@ from napari_mambamic._napari.fluid import fluid_window
 from napari_mambamic._napari.letters import SameLetters
 from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.open_panel import StandsAsTab
-from napari_mambamic._napari.workers import create_worker
-from napari_mambamic.errors import MambamicError
+from napari_mambamic._napari.workers import create_worker, iter_or_sentence
 
 _LEAST_WIDTH = 300  # px; more where the letters are large
 
@@ -127,7 +126,7 @@ class RunPanel(QScrollArea):
         self._stopped = False
         self.progress.setRange(0, 0)
         self._worker = create_worker(
-            _or_sentence, generator, *arguments, worker_class=_ClosingWorker
+            iter_or_sentence, generator, *arguments, worker_class=_ClosingWorker
         )
         self._set_running(True)
         self._worker.yielded.connect(self._show_progress)
@@ -173,20 +172,6 @@ class _ClosingWorker(GeneratorWorker):
     def work(self) -> Any:
         with fluid_window(), closing(self._gen):
             return super().work()
-
-
-def _or_sentence(
-    generator: Callable[..., Generator[Any, None, Any]], *arguments: Any
-) -> Generator[Any, None, Any]:
-    """Run a generator in the worker's thread.
-
-    An error that is a sentence for the user is returned as one: if it were raised, napari would
-    show it as a defect of the program, with its traceback.
-    """
-    try:
-        return (yield from generator(*arguments))
-    except MambamicError as error:
-        return str(error)
 
 
 def in_words(seconds: float) -> str:

@@ -28,6 +28,7 @@ from napari_mambamic._napari.classified import (
 from napari_mambamic._napari.from_layer import (
     ChannelSource,
     LayerPlane,
+    finest_of,
     index_in_labels,
     labels_of_layer,
     plane_at,
@@ -83,7 +84,7 @@ def _finding(
     path = paths.pop()
     if paths or not path or results.provenance["settings"].get("channels"):
         return None
-    shape = (image.data[0] if image.multiscale else image.data).shape
+    shape = finest_of(image).shape
     lengths = dict(enumerate(shape[: len(next(iter(planes)))]))
     if noted.get("channels"):
         lengths.pop(noted.get("channel_axis"), None)
@@ -118,7 +119,7 @@ def _planes_of_channel(
     """Lengths of the leading axes of a channel's layer, and its pixels on some planes by place."""
     layer = source.layer
     n_axes = layer.ndim - 2  # it may lack the first axes of the image
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    shape = finest_of(layer).shape
     lengths = dict(enumerate(shape[:n_axes]))
     images = {}
     for plane in planes:
@@ -152,7 +153,7 @@ def _writing(
         return None
     if not others:
         return partial(_write_labels, labels, path_with(".tif"))
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = finest_of(layer)
     planes = (plane, *(replace(plane, index=index) for index in others))
     places = dict.fromkeys(index_in_labels(each, data) for each in planes)
     return partial(_write_stack, data, list(places), path_with(".zarr"))

@@ -21,7 +21,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from napari_mambamic._napari.from_layer import LayerPlane, index_in_labels
+from napari_mambamic._napari.from_layer import LayerPlane, finest_of, index_in_labels
 from napari_mambamic.colours import UNSURE, colours_beside
 from napari_mambamic.results import TileResults, entropy_of, margin_of
 from napari_mambamic.stitching import label_geometry
@@ -413,7 +413,7 @@ class ResultLayers:
         )
 
     def _objects_layer(self, objects: Labels, name: str) -> Labels:
-        data = objects.data[0] if objects.multiscale else objects.data
+        data = finest_of(objects)
         plane = self._planes[0]
         if self._by_class:
             shown = self._stacked(np.zeros(data.shape[-2:], np.uint16))
@@ -439,7 +439,7 @@ class ResultLayers:
         # The same pixels for every channel: a stride of 0.
         layer = self._planes[0].layer
         shape, strides = list(copies.shape), list(copies.strides)
-        data = layer.data[0] if layer.multiscale else layer.data
+        data = finest_of(layer)
         shape[self._channel_axis], strides[self._channel_axis] = data.shape[self._channel_axis], 0
         return as_strided(copies, shape, strides)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from napari.qt import threading
 from superqt.utils import WorkerBase
+
+from napari_mambamic.errors import MambamicError
 
 _LONGEST_WAIT_MS = 30_000  # loading torch, which nothing can stop, takes some ten seconds
 
@@ -25,6 +27,28 @@ def create_worker(
     """
     _end_in_time()
     return threading.create_worker(function, *arguments, _worker_class=worker_class)
+
+
+def or_sentence(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Call a function in the worker's thread: what it returns, or the sentence that it raises.
+
+    An error that is a sentence for the user is returned as one: if it were raised, napari would
+    show it as a defect of the program, with its traceback.
+    """
+    try:
+        return function(*arguments, **keywords)
+    except MambamicError as error:
+        return str(error)
+
+
+def iter_or_sentence(
+    generator: Callable[..., Generator[Any, None, Any]], *arguments: Any
+) -> Generator[Any, None, Any]:
+    """Run a generator in the worker's thread; as `or_sentence`."""
+    try:
+        return (yield from generator(*arguments))
+    except MambamicError as error:
+        return str(error)
 
 
 @cache

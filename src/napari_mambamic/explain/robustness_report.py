@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json, written_atomically
 from napari_mambamic.explain.perturbations import PERTURBATIONS
 from napari_mambamic.pages import line_chart, page, table
 
@@ -117,8 +116,7 @@ class RobustnessReport:
 
     def to_json(self, path: str | os.PathLike[str]) -> Path:
         """Write all figures, never half-written."""
-        with written_atomically(path) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(path, self.to_dict())
         return Path(path)
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:

@@ -60,7 +60,6 @@ def write_geojson(
 def read_geojson(path: str | os.PathLike[str]) -> TileResults:
     """Read a file of `write_geojson`; tiles of a grid that it leaves out come back unclassified."""
     path = Path(path)
-    description: dict[str, Any] = {}
     names: list[str] = []
 
     def compact(found: dict[str, Any]) -> Any:

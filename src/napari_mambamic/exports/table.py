@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json, written_atomically
 from napari_mambamic.errors import ExportError
 from napari_mambamic.exports.description import (
     KEY,
@@ -62,10 +62,13 @@ def write_csv(results: TileResults, path: str | os.PathLike[str]) -> Path:
                     said = [f"{column[i]:.9g}" for column in trust.values()]
                     rest = [results.class_names[label], digits[label], *digits, *said]
                 writer.writerow([*start, *rest])
-    with written_atomically(path.with_suffix(_PROVENANCE)) as temporary:
-        provenance = results.provenance | {"complete": results.complete}
-        temporary.write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
+    write_provenance(results, path.with_suffix(_PROVENANCE))
     return path
+
+
+def write_provenance(results: TileResults, path: Path) -> None:
+    """Write the JSON file that lies beside a table: where its results come from."""
+    write_json(path, results.provenance | {"complete": results.complete})
 
 
 def read_csv(path: str | os.PathLike[str]) -> TileResults:

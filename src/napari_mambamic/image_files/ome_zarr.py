@@ -50,7 +50,7 @@ def open_zarr(
         )
         plane = plane_of_stack(axes, arrays[0].shape, z=z, t=t, name=name)
         notes += [plane.note, _note_on_missing_chunks(arrays[0], name)]
-        levels = [_level(array, axes, plane, cache, path) for array in arrays]
+        levels = [_level(array, plane, cache, path) for array in arrays]
     except (ImageError, OSError):
         raise
     except Exception as error:  # zarr raises anything on damaged metadata
@@ -162,7 +162,7 @@ def _axes_of_array(
 
 
 def _level(
-    array: zarr.Array[Any], axes: Sequence[str], plane: PlaneOfStack, cache: ChunkCache, path: Path
+    array: zarr.Array[Any], plane: PlaneOfStack, cache: ChunkCache, path: Path
 ) -> ChunkedArray:
     if array.dtype.kind not in "buif":
         raise ImageError(f"The pixels of {path} are of type {array.dtype}. Save them as numbers.")

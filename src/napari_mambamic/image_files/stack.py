@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -98,9 +99,7 @@ def _channel_axis(axes: Sequence[str], whole: set[int], name: str) -> Literal[0,
 def _note(shape: Sequence[int], chosen: dict[int, tuple[str, int]], name: str) -> str:
     if not chosen:
         return ""
-    n_planes = 1
-    for i in chosen:
-        n_planes *= shape[i]
+    n_planes = math.prod(shape[i] for i in chosen)
     where = ", ".join(
         f"{key or 'unnamed axis'} = {place} of {shape[i]}" for i, (key, place) in chosen.items()
     )

@@ -14,6 +14,7 @@ from napari_mambamic.patches import PatchSpec, prepare_patches
 from napari_mambamic.training.augment import make_augmentation
 from napari_mambamic.training.config import TrainConfig
 from napari_mambamic.training.samples import Samples
+from napari_mambamic.trust.pixels import without_normalisation
 
 _RGB = ("red", "green", "blue")
 
@@ -53,12 +54,7 @@ class Batches:
         """The same patches before they are normalised, pixels being 0 ... 1."""
         spec = self.spec
         # At the samples' own size, so that turning and zooming do not blur what is shrunk after.
-        own = replace(
-            spec,
-            patch_size=self.samples.tile_size,
-            mean=(0.0,) * len(spec.mean),
-            std=(1.0,) * len(spec.std),
-        )
+        own = replace(without_normalisation(spec), patch_size=self.samples.tile_size)
         pixels = torch.from_numpy(prepare_patches(self.samples.pixels[chosen], own))
         patches = self._augment(pixels.to(self.device))
         if patches.shape[-1] != spec.patch_size:

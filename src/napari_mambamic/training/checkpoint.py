@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json
 from napari_mambamic.classifier import TileClassifier
 from napari_mambamic.devices import choose_device
 from napari_mambamic.trust.reference import Reference
@@ -63,8 +62,7 @@ class Checkpoint:
         manifest = replace(self.manifest, name=path.stem, title=title)
         test = self.example, self.example_logits
         save_weights(self.network, path, manifest, self_test=test, reference=self.reference)
-        with written_atomically(path.with_suffix(".report.json")) as temporary:
-            temporary.write_text(json.dumps(self.report, indent=1) + "\n", encoding="utf-8")
+        write_json(path.with_suffix(".report.json"), self.report, indent=1)
         return path
 
     def classifier(self, *, device: str = "auto") -> TileClassifier:

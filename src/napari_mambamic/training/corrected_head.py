@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
+from scipy.special import softmax
 
 from napari_mambamic.errors import TrainingError
 
@@ -61,9 +62,7 @@ class CorrectedHead:
         """(n, n_classes) from those of the weights (n, k) and embeddings (n, d); NaN stays NaN."""
         logits = _prior(probabilities, len(self.class_names))
         logits += embeddings @ self.weight.T + self.bias
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+        return np.asarray(softmax(logits, axis=1), np.float32)
 
     def save(self, start: str | Path, path: str | Path) -> Path:
         """Write weights whose head is corrected, to be used for Classify.

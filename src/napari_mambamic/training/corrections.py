@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json
 from napari_mambamic.errors import ExportError, SamplesError
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
@@ -187,8 +187,7 @@ class Sidecar:
                     "image": dict(now.image),
                     "corrections": [line.as_json() for line in lines],
                 }
-                with written_atomically(path) as temporary:
-                    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+                write_json(path, content, indent=1)
         except Timeout as error:
             raise ExportError(
                 f"{path} is held by another program for more than {_LONGEST_WAIT_S} s. The labels "

@@ -130,10 +130,6 @@ class Review:
         self._at = max(self._at - 1, min(len(self._path), 1) - 1)
         return self.current
 
-    def upcoming(self, count: int) -> list[int]:
-        """The next tiles of the order, without spot checks."""
-        return [i for _, i in zip(range(count), self._waiting(self.order), strict=False)]
-
     def error_rate(self) -> ErrorRate | None:
         """Estimate from the spot checks; None before there are some.
 

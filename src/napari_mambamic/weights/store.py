@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 
 from platformdirs import user_cache_path, user_data_path
 
-from napari_mambamic.atomic import written_atomically
+from napari_mambamic.atomic import write_json, written_atomically
 from napari_mambamic.errors import ExportError, WeightsError
 from napari_mambamic.progress import Progress
 from napari_mambamic.weights.download import ResumingDownload
@@ -333,8 +333,7 @@ def _download(
             downloader=downloader,
         )
         fields = entry["manifest"] | {"sha256": entry["sha256"]}
-        with written_atomically(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        write_json(path.with_suffix(".json"), fields)
     except ValueError as error:
         if isinstance(error, (WeightsError, ExportError)):
             raise
