@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mambamic.errors import ImageError, NothingToClassify, PixelSizeMissing
-from napari_mambamic.flow import Distances, Flow, Predicting
+from napari_mambamic.flow import Flow, Predicting, with_rows
 from napari_mambamic.foreground import (
     Foreground,
     can_be_overseen,
@@ -289,7 +289,7 @@ def iter_classify(
     if store is not None:
         before, rows, distances = store.done()
         results.probabilities[before] = rows
-        _keep_distances(results, before, distances)
+        results.distances = with_rows(None, len(tiles), before, distances)
         wanted = np.setdiff1d(wanted, before)
     done = n_before = total - len(wanted)
     results.complete = done == total
@@ -303,12 +303,11 @@ def iter_classify(
         with freed_memory_kept(), closing(predicting.predictions(wanted, size)) as predictions:
             for batch, probabilities, embeddings, distances in predictions:
                 results.probabilities[batch] = probabilities
-                _keep_distances(results, batch, distances)
+                results.distances = with_rows(results.distances, len(tiles), batch, distances)
                 if with_embeddings:
-                    if results.embeddings is None:
-                        shape = len(tiles), embeddings.shape[1]
-                        results.embeddings = np.full(shape, np.nan, np.float32)
-                    results.embeddings[batch] = embeddings
+                    results.embeddings = with_rows(
+                        results.embeddings, len(tiles), batch, embeddings
+                    )
                 if store is not None:
                     store.add(batch, probabilities, distances)
                 done += len(batch)
@@ -326,16 +325,6 @@ def iter_classify(
 def _distances_of(classifier: TileClassifier, patches: NDArray[np.float32]) -> NDArray[np.float32]:
     distances = classifier.predict_prepared(patches).distances
     return np.zeros(len(patches), np.float32) if distances is None else distances
-
-
-def _keep_distances(
-    results: TileResults, tiles: NDArray[np.integer[Any]], distances: Distances
-) -> None:
-    if distances is None:
-        return
-    if results.distances is None:
-        results.distances = np.full(len(results), np.nan, np.float32)
-    results.distances[tiles] = distances
 
 
 def plan(

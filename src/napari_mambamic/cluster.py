@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from napari_mambamic.atomic import written_atomically
 from napari_mambamic.errors import ClusterError, ImageError, MambamicError
-from napari_mambamic.flow import Distances, Flow, Predicted, schedule_of
+from napari_mambamic.flow import Flow, Predicted, Rows, schedule_of
 from napari_mambamic.foreground import Foreground
 from napari_mambamic.image import ImagePyramid
 from napari_mambamic.image_files import open_image
@@ -210,7 +210,7 @@ class ClusterFlow:
             for _ in futures:
                 future = _next_of(done, self.classifier)
                 numbers, probabilities, distances = _result_of(future, client, self.image.name)
-                yield numbers, probabilities, np.empty((len(numbers), 0), np.float32), distances
+                yield numbers, probabilities, None, distances
         finally:
             if client.status == "running":
                 client.cancel(futures)
@@ -379,7 +379,7 @@ def _describe(model: Model) -> tuple[int, str, str] | MambamicError:
 
 def _classify_part(
     part: Part,
-) -> tuple[NDArray[np.intp], NDArray[np.float32], Distances] | MambamicError:
+) -> tuple[NDArray[np.intp], NDArray[np.float32], Rows] | MambamicError:
     """Numbers of the tiles, their probabilities and their distances from the training set.
 
     What is wrong with an image is given back, not raised: trying again would not mend it.

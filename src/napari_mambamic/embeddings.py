@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mambamic.errors import EmbeddingError
-from napari_mambamic.flow import Flow
+from napari_mambamic.flow import Flow, with_rows
 from napari_mambamic.image import as_image
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
@@ -60,15 +60,13 @@ def iter_embeddings(
             f"with {now.n_channels}. Classify again, and keep the embeddings."
         )
     wanted = np.flatnonzero(results.is_done)
-    embeddings = np.full((len(results), 0), np.nan, np.float32)
+    embeddings = None
     flow = Flow(pyramid, results.tiles, classifier, None, None)
     begin, done = time.perf_counter(), 0
     for batch, _, found, _ in flow.predictions(wanted, classifier.batch_size()):
-        if not embeddings.shape[1]:
-            embeddings = np.full((len(results), found.shape[1]), np.nan, np.float32)
-        embeddings[batch] = found
+        embeddings = with_rows(embeddings, len(results), batch, found)
         done += len(batch)
         yield Progress(
             done, len(wanted), time.perf_counter() - begin, "Looking at the tiles", batch
         )
-    return embeddings
+    return np.empty((len(results), 0), np.float32) if embeddings is None else embeddings

@@ -21,8 +21,8 @@ from napari_mambamic.tiling import Tile
 if TYPE_CHECKING:
     from napari_mambamic.classifier import TileClassifier
 
-Distances = NDArray[np.float32] | None
-Predicted = tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32], Distances]
+Rows = NDArray[np.float32] | None
+Predicted = tuple[NDArray[np.intp], NDArray[np.float32], Rows, Rows]
 
 
 class Predicting(Protocol):
@@ -51,8 +51,8 @@ class Flow:
     def predictions(self, wanted: NDArray[np.intp], size: int) -> Generator[Predicted]:
         """Numbers of the tiles of each batch, their probabilities, embeddings and distances.
 
-        Distances are None where the weights have no statistics of their training set.  Tiles that
-        turn out to be background get NaN.
+        Distances are None where the weights have no statistics of their training set, and so are
+        they and embeddings where all tiles turn out to be background.  Tiles that do get NaN.
         """
         schedule = schedule_of(self.image, self.tiles, wanted, self.classifier.manifest.patch)
         block = self.image.chunk_shape(self.level)
@@ -91,7 +91,7 @@ class Flow:
         shape = len(batch), len(self.classifier.class_names)
         probabilities = np.full(shape, np.nan, np.float32)
         if begun is None:
-            return batch, probabilities, np.empty((len(batch), 0), np.float32), None
+            return batch, probabilities, None, None
         predicted = self.classifier.finish(begun)
         probabilities[held] = predicted.probabilities
         embeddings = np.full((len(batch), predicted.embeddings.shape[1]), np.nan, np.float32)
@@ -101,6 +101,16 @@ class Flow:
             distances = np.full(len(batch), np.nan, np.float32)
             distances[held] = predicted.distances
         return batch, probabilities, embeddings, distances
+
+
+def with_rows(whole: Rows, n: int, numbers: NDArray[np.integer[Any]], rows: Rows) -> Rows:
+    """Put the rows of some tiles into the array of all n, which is made for the first of them."""
+    if rows is None:
+        return whole
+    if whole is None:
+        whole = np.full((n, *rows.shape[1:]), np.nan, np.float32)
+    whole[numbers] = rows
+    return whole
 
 
 def schedule_of(

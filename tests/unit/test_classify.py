@@ -231,6 +231,24 @@ def test_background_of_an_image_too_large_to_oversee_is_told_tile_by_tile(
     assert got.complete
 
 
+@pytest.mark.parametrize("first", ["cells", "background"])
+def test_batches_of_background_alone_have_no_embeddings(sheet, classifier, monkeypatch, first):
+    monkeypatch.setattr("napari_mambamic.foreground._MOST_PIXELS", 1000)
+    image = np.full((192, 384, 3), 240, np.uint8)
+    image[:96] = sheet[:96, :384]
+    got = classify_image(
+        image[:: 1 if first == "cells" else -1].copy(),
+        classifier,
+        skip_background=True,
+        batch_size=4,
+    )
+    cells = slice(0, 4) if first == "cells" else slice(4, 8)
+    assert got.is_done.sum() == 4
+    assert got.is_done[cells].all()
+    assert np.isfinite(got.embeddings[cells]).all()
+    assert np.isnan(got.embeddings[~got.is_done]).all()
+
+
 def test_only_tiles_within_polygons_or_a_mask_are_classified(sheet, classifier, by_tiles):
     triangle = [(-1, -1), (-1, 96 * 3), (96 * 3, -1)]
     square = [(400, 400), (400, 500), (500, 500), (500, 400)]

@@ -85,7 +85,6 @@ class CorrectedHead:
 
         from napari_mambamic.classifier import TileClassifier
         from napari_mambamic.devices import choose_device
-        from napari_mambamic.networks import build_network
         from napari_mambamic.trust.reference import Reference
         from napari_mambamic.weights.checkpoint import SELF_TEST_PATCH, load_network, save_weights
         from napari_mambamic.weights.store import locate_weights
@@ -109,10 +108,7 @@ class CorrectedHead:
             bias[k:] += start_at + np.log(_UNKNOWN)
         new_head = {"head.weight": weight, "head.bias": bias}
         state = state | {name: torch.from_numpy(array) for name, array in new_head.items()}
-        corrected = build_network(
-            origin.network, n_classes=count, in_channels=len(origin.patch.channels)
-        )
-        corrected.load_state_dict(state)
+        network.head = torch.nn.Linear(weight.shape[1], count)
         manifest = replace(
             origin,
             name=path.stem,
@@ -127,14 +123,14 @@ class CorrectedHead:
                 f"by hand, and not validated"
             ),
         )
-        corrected.eval().requires_grad_(False)
         patch: NDArray[Any] = beside[SELF_TEST_PATCH].numpy()
         half = {k: v.half().to(v.dtype) for k, v in state.items() if v.is_floating_point()}
-        corrected.load_state_dict(state | half)  # as it is stored
-        judge = TileClassifier(corrected, manifest, choose_device("cpu"))
+        network.load_state_dict(state | half)  # as it is stored
+        network.requires_grad_(False)
+        judge = TileClassifier(network, manifest, choose_device("cpu"))
         logits = judge.predict(patch[np.newaxis]).logits[0]
         reference = Reference.from_tensors(beside)
-        save_weights(corrected, path, manifest, self_test=(patch, logits), reference=reference)
+        save_weights(network, path, manifest, self_test=(patch, logits), reference=reference)
         return path
 
 

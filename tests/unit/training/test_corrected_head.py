@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_mambamic import classify_image, load_classifier
+from napari_mambamic.classifier import TileClassifier
+from napari_mambamic.devices import choose_device
 from napari_mambamic.errors import MambamicError, TrainingError
 from napari_mambamic.training.corrected_head import fit_corrected_head
 from napari_mambamic.training.head import fit_linear
+from napari_mambamic.weights.checkpoint import (
+    SELF_TEST_PATCH,
+    load_network,
+    save_weights,
+)
+from napari_mambamic.weights.store import locate_weights
 
 
 def cells(n=300, d=8, seed=3):
@@ -131,3 +141,27 @@ def test_saved_weights_say_what_the_head_says(sheet, classifier, tmp_path):
     np.testing.assert_allclose(again.distances, results.distances, rtol=1e-3)
     with pytest.raises(MambamicError):
         again.prediction_sets(0.9)
+
+
+def test_a_corrected_head_on_published_weights_computes_as_they_do(sheet, classifier, tmp_path):
+    network, manifest, beside = load_network(locate_weights("default"))
+    network.published_filter = True
+    manifest = replace(manifest, published_filter=True)
+    patch = beside[SELF_TEST_PATCH].numpy()
+    judge = TileClassifier(network, manifest, choose_device("cpu"))
+    published = tmp_path / "published.safetensors"
+    save_weights(
+        network, published, manifest, self_test=(patch, judge.predict(patch[None]).logits[0])
+    )
+    results = classify_image(sheet[:192], load_classifier(published))
+    head = fit_corrected_head(
+        results.probabilities,
+        results.embeddings,
+        labelled=[0, 12],
+        labels=results.class_names[:2],
+        class_names=results.class_names,
+    )
+    mine = load_classifier(head.save(published, tmp_path / "mine"))
+    wanted = head.probabilities(results.probabilities, results.embeddings)
+    got = classify_image(sheet[:192], mine).probabilities
+    np.testing.assert_allclose(got, wanted, atol=0.02)
