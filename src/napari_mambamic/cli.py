@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,9 +101,12 @@ def _classify_options(classify: argparse.ArgumentParser) -> None:
     classify.add_argument(
         "--dask", metavar="ADDRESS", help="of a cluster's scheduler, or its scheduler file"
     )
-    classify.add_argument("--tile-size", type=int, metavar="PX", help=_TILE_SIZE_HELP)
+    classify.add_argument("--tile-size", type=_at_least(1), metavar="PX", help=_TILE_SIZE_HELP)
     classify.add_argument(
-        "--overlap", type=int, metavar="PX", help="what neighbouring tiles share; 0 by default"
+        "--overlap",
+        type=_at_least(0),
+        metavar="PX",
+        help="what neighbouring tiles share; 0 by default",
     )
     classify.add_argument(
         "--pixel-size", type=float, metavar="UM", dest="pixel_size_um", help=_PIXEL_SIZE_HELP
@@ -146,7 +149,10 @@ def _classify_options(classify: argparse.ArgumentParser) -> None:
         help="only within the polygons of a .geojson file beside each image, as of QuPath",
     )
     classify.add_argument(
-        "--batch-size", type=int, metavar="N", help="tiles at once; does not change the result"
+        "--batch-size",
+        type=_at_least(1),
+        metavar="N",
+        help="tiles at once; does not change the result",
     )
     classify.add_argument(
         "--unsure-below",
@@ -169,7 +175,7 @@ def _classify_options(classify: argparse.ArgumentParser) -> None:
     )
     classify.add_argument(
         "--series",
-        type=int,
+        type=_at_least(0),
         metavar="N",
         help="of a file with several images, which; 0 is the first",
     )
@@ -215,13 +221,18 @@ def _train_options(train: argparse.ArgumentParser) -> None:
         default="default",
         help="published: that of the papers",
     )
-    train.add_argument("--epochs", type=int, metavar="N", help="how often each sample is seen")
-    train.add_argument("--batch-size", type=int, metavar="N", help="samples at once")
     train.add_argument(
-        "--patch-size", type=int, metavar="PX", help="side that samples are resampled to"
+        "--epochs", type=_at_least(1), metavar="N", help="how often each sample is seen"
+    )
+    train.add_argument("--batch-size", type=_at_least(1), metavar="N", help="samples at once")
+    train.add_argument(
+        "--patch-size", type=_at_least(1), metavar="PX", help="side that samples are resampled to"
     )
     train.add_argument(
-        "--tile-size", type=int, metavar="PX", help="side of the tiles around points and boxes"
+        "--tile-size",
+        type=_at_least(1),
+        metavar="PX",
+        help="side of the tiles around points and boxes",
     )
     train.add_argument(
         "--skip-unreadable", action="store_true", help="leave out images that cannot be read"
@@ -241,7 +252,7 @@ def _train_options(train: argparse.ArgumentParser) -> None:
         help="add to the report how many of 200 validation samples change their class when the "
         "picture does",
     )
-    train.add_argument("--seed", type=int, metavar="N", help="another one, another split")
+    train.add_argument("--seed", type=_at_least(0), metavar="N", help="another one, another split")
     train.add_argument("--device", default="auto", help=_DEVICE_HELP)
     train.add_argument(
         "--folder", type=Path, metavar="DIR", help="keep the state there, and go on from it"
@@ -261,7 +272,7 @@ def _robustness_options(robustness: argparse.ArgumentParser) -> None:
     )
     robustness.add_argument("--weights", default="default", help=_WEIGHTS_HELP)
     robustness.add_argument("--device", default="auto", help=_DEVICE_HELP)
-    robustness.add_argument("--tile-size", type=int, metavar="PX", help=_TILE_SIZE_HELP)
+    robustness.add_argument("--tile-size", type=_at_least(1), metavar="PX", help=_TILE_SIZE_HELP)
     robustness.add_argument(
         "--pixel-size", type=float, metavar="UM", dest="pixel_size_um", help=_PIXEL_SIZE_HELP
     )
@@ -274,7 +285,7 @@ def _robustness_options(robustness: argparse.ArgumentParser) -> None:
         help="how many samples or tiles are drawn; 200 by default",
     )
     robustness.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another one draws others"
+        "--seed", type=_at_least(0), default=0, metavar="N", help="another one draws others"
     )
     robustness.set_defaults(run=_robustness)
 
@@ -333,14 +344,14 @@ def _import_options(imported: argparse.ArgumentParser) -> None:
     imported.add_argument("--name", help="to register it by; by default the file's")
     imported.add_argument(
         "--patch-size",
-        type=int,
+        type=_at_least(1),
         default=224,
         metavar="PX",
         help="side of the images that the network was trained on; 224 by default",
     )
     imported.add_argument(
         "--tile-size",
-        type=int,
+        type=_at_least(1),
         metavar="PX",
         help="side of what is cut from an image; by default the patch size",
     )
@@ -378,9 +389,15 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
         help=f"{_NETWORKS_HELP}; mambamic-t by default",
     )
     bench.add_argument(
-        "--patch-size", type=int, default=224, metavar="PX", help="side of a patch; 224 by default"
+        "--patch-size",
+        type=_at_least(1),
+        default=224,
+        metavar="PX",
+        help="side of a patch; 224 by default",
     )
-    bench.add_argument("--batch-size", type=int, metavar="N", help="8 on a CPU, 256 on a GPU")
+    bench.add_argument(
+        "--batch-size", type=_at_least(1), metavar="N", help="8 on a CPU, 256 on a GPU"
+    )
     bench.add_argument(
         "--parts",
         nargs="+",
@@ -396,6 +413,18 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--device", default="auto", help=_DEVICE_HELP)
     bench.add_argument("--json", type=Path, metavar="FILE", help="save the figures there")
     bench.set_defaults(run=_bench)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """For argparse: a whole number that is not less."""
+
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{number} is given, and {least} is the least")
+        return number
+
+    return whole_number
 
 
 def _plane(text: str) -> int | str:
@@ -602,7 +631,7 @@ def _weights(_: argparse.Namespace) -> None:
 def _import_weights(options: argparse.Namespace) -> None:
     from napari_mambamic.patches import PatchSpec
     from napari_mambamic.weights.published import register_published
-    from napari_mambamic.weights.store import list_weights, own_folder
+    from napari_mambamic.weights.store import list_weights, own_path
 
     name = options.name or options.file.stem
     if name in list_weights():
@@ -615,12 +644,12 @@ def _import_weights(options: argparse.Namespace) -> None:
         mean=tuple(options.mean),
         std=tuple(options.std),
     )
-    own_folder().mkdir(parents=True, exist_ok=True)
+    path = own_path(name)
     manifest = register_published(
         options.file,
         network=options.network,
         class_names=tuple(options.classes),
-        out=own_folder() / f"{name}.safetensors",
+        out=path,
         patch=patch,
         training_data=options.trained_on,
         licence=options.licence,

@@ -101,6 +101,19 @@ def test_the_table_counts_pairs_in_the_colours_of_the_classes(compare, two_runs,
             np.testing.assert_allclose(swatch_of(heading), colour, atol=0.01)
 
 
+def test_an_image_that_was_renamed_is_the_same_image(compare, viewer, image, finish):
+    tiles = plan_tiles((40, 60), tile_size=20)
+    layers = []
+    for name in ("cells", "patient 7"):
+        image.name = name
+        results = results_on(image, tiles, [0, 1])
+        layers.append(
+            ResultLayers(viewer, [plane_of_layer(viewer, image)], results, name=f"of {name}").main
+        )
+    run(compare, *layers, finish)
+    assert "6 of 6 tiles agree" in compare.message.text()
+
+
 def test_a_class_has_one_colour_whatever_its_place_in_the_weights(compare, viewer, image, finish):
     tiles = plan_tiles((40, 60), tile_size=20)
     plane = [plane_of_layer(viewer, image)]

@@ -235,6 +235,33 @@ def test_corrected_weights_can_be_used_for_classify(begun, qtbot, viewer):
     assert begun.class_names[int(told_now.probabilities[0].argmax())] == other
 
 
+def test_corrected_classes_are_not_corrected_once_more(begun, qtbot, viewer, classes):
+    """What is learned of them would be added to weights that know nothing of the first labels."""
+    press(begun, qtbot, Qt.Key.Key_3)
+    settle(begun, qtbot)
+    assert "cells corrected" in viewer.layers
+    viewer.layers.selection.active = viewer.layers["cells corrected"]
+    again = ReviewPanel(viewer)
+    qtbot.addWidget(again)
+    assert again.layer.layer is classes
+    assert [again.layer.itemText(i) for i in range(again.layer.count())] == [classes.name]
+
+
+def test_a_review_can_begin_anew_right_after_a_label(begun, qtbot):
+    press(begun, qtbot, Qt.Key.Key_2)
+    begun.start()
+    settle(begun, qtbot)
+    assert begun.area.state.text().startswith("1 labelled")
+
+
+def test_weights_of_the_package_are_not_replaced(begun, qtbot):
+    press(begun, qtbot, Qt.Key.Key_2)
+    settle(begun, qtbot)
+    begun.name.setText("default")
+    begun.use_for_classify()
+    assert "'default' are weights of the package" in begun.message.text()
+
+
 def test_train_with_these_opens_the_train_panel_with_the_samples(begun, qtbot, sheet_file):
     for key in (Qt.Key.Key_1, Qt.Key.Key_2, Qt.Key.Key_2):
         press(begun, qtbot, key)
@@ -306,6 +333,16 @@ def test_cells_of_a_labels_layer_are_reviewed(viewer, qtbot):
     assert panel.review.current is None
     assert panel.area.said.text() == "Every tile has a class."
     assert not panel.area.class_buttons[0].isEnabled()
+
+
+def test_without_the_objects_a_sentence_says_what_to_do(viewer, qtbot):
+    image, objects = viewer.open_sample("napari-mambamic", "blood-smear")
+    classify_layer(viewer, image, objects=objects, device="cpu", object_scale=1.5)
+    viewer.layers.remove(objects)
+    panel = ReviewPanel(viewer)
+    qtbot.addWidget(panel)
+    panel.start()
+    assert "are closed, so that no corrections can be shown. Open them" in panel.message.text()
 
 
 def test_channels_of_several_layers_are_reviewed_and_are_no_single_file(

@@ -64,6 +64,13 @@ def test_small_shapes_are_one_tile_and_large_ones_the_grid_inside(viewer, image,
     assert np.array_equal(many[-1], field[20:30, 30:40])
 
 
+def test_of_an_ellipse_the_tiles_inside_of_it(viewer, image):
+    box = in_world(image, [(-0.5, -0.5), (-0.5, 79.5), (59.5, 79.5), (59.5, -0.5)])
+    shapes = Shapes([box], shape_type="ellipse", features={"class": ["round"]})
+    samples = samples_from_layers(viewer, image, shapes, tile_size=5)
+    assert samples.counts["round"] / (12 * 16) == pytest.approx(np.pi / 4, abs=0.03)
+
+
 def test_a_tile_has_the_class_of_which_paint_covers_half(viewer, image, field):
     painted = np.zeros((60, 80), np.int32)
     painted[:20, :13] = 4  # of the tile at x = 10 it covers 3 of 10 columns

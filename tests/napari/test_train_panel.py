@@ -189,6 +189,127 @@ def test_labelling_needs_names_and_an_image(viewer, panel):
 # ---- training ----------------------------------------------------------------------------------
 
 
+def test_labelling_goes_on_in_the_layer_that_is_there(viewer, panel):
+    sources = panel.sources
+    sources.class_names.setText("a, b")
+    sources.label_button.click()
+    tool = sources.annotator
+    tool.label(0, "a")
+    tool.label(1, "b")
+    sources.add_button.click()
+    sources.label_button.click()
+    assert sources.annotator is tool
+    tool.label(2, "b")
+    sources.add_button.click()
+    assert sources.n_sources == 1
+    assert sources.reader()().counts == {"a": 1, "b": 2}
+    viewer.layers.remove(tool.layer)
+    sources.label_button.click()  # anew, with what was labelled
+    assert sources.annotator is not tool
+    assert sources.annotator.layer in viewer.layers
+    assert sources.annotator.annotations.counts == {"a": 1, "b": 2}
+    sources.tile_size.setValue(48)
+    sources.label_button.click()
+    assert sources.annotator.tile_size == 48
+
+
+def test_tiles_of_a_class_that_is_renamed_go_with_it(panel):
+    sources = panel.sources
+    sources.class_names.setText("a, b")
+    sources.label_button.click()
+    tool = sources.annotator
+    for index, name in enumerate("aab"):
+        tool.label(index, name)
+    sources.class_names.setText("alpha, b")
+    sources.class_names.editingFinished.emit()
+    assert "1: alpha 2, 2: b 1 - of" in sources.message.text()
+    assert tool.layer.features["class"].tolist() == ["alpha", "alpha", "b"]
+    sources.class_names.setText("alpha, b, c")  # more of them
+    sources.class_names.editingFinished.emit()
+    assert "1: alpha 2, 2: b 1, 3: c 0 - of" in sources.message.text()
+    sources.class_names.setText("b, c")  # its tiles are still there, and so is its key
+    sources.class_names.editingFinished.emit()
+    assert "1: b 1, 2: c 0, 3: alpha 2 - of" in sources.message.text()
+    tool.annotations.undo()
+    assert tool.annotations.counts == {"alpha": 2}
+
+
+def test_of_a_stack_the_plane_where_labelling_began_is_labelled(viewer, docked, sheet):
+    planes = np.stack([sheet[96 * i : 96 * (i + 1), :384] for i in range(3)])
+    viewer.layers.clear()
+    viewer.add_image(planes, rgb=True, name="stack")
+    viewer.dims.set_current_step(0, 0)
+    panel = docked(TrainPanel)
+    sources = panel.sources
+    sources.class_names.setText("a, b")
+    sources.label_button.click()
+    tool = sources.annotator
+    press(viewer, tool.layer, key_of(tool.layer, "1"), (0, 50, 50))
+    viewer.dims.set_current_step(0, 2)
+    press(viewer, tool.layer, key_of(tool.layer, "2"), (2, 50, 150))
+    assert len(tool.annotations) == 1
+    assert "⚠ Plane 0 is labelled, and 2 is in view. Go back, or" in sources.message.text()
+    sources.add_button.click()
+    np.testing.assert_array_equal(sources.reader()().pixels[0], planes[0, :, :96])
+    sources.label_button.click()
+    press(viewer, sources.annotator.layer, key_of(tool.layer, "2"), (2, 50, 150))
+    assert "2: b 1 - of 4 tiles" in sources.message.text()
+    sources.add_button.click()
+    assert sources.reader()().counts == {"a": 1, "b": 1}
+
+
+def test_labels_that_cannot_be_kept_are_told_and_stay(viewer, panel, tmp_path):
+    panel.sources.class_names.setText("a, b")
+    panel.sources.label_button.click()
+    tool = panel.sources.annotator
+    (tmp_path / "napari-mambamic").write_text("in the way")
+    tool.label(0, "a")
+    assert "⚠ The labels cannot be kept in" in panel.sources.message.text()
+    press(viewer, tool.layer, key_of(tool.layer, "u"), (0, 0))
+    assert "⚠ The labels cannot be kept in" in panel.sources.message.text()
+    assert len(tool.annotations) == len(tool.layer.data) == 0
+
+
+def test_sources_of_one_name_are_kept_apart(viewer, panel, sheet, tmp_path):
+    for day in ("monday", "tuesday"):
+        (tmp_path / day / "cells").mkdir(parents=True)
+    sources = panel.sources
+    sources.add_path(tmp_path / "monday" / "cells")
+    sources.add_path(tmp_path / "tuesday" / "cells")
+    sources.add_path(tmp_path / "monday" / "cells")  # again
+    assert sources.n_sources == 2
+    sources.kind.setCurrentText("Points layer")
+    for name in ("a", "b"):
+        viewer.layers.clear()
+        viewer.add_image(sheet[:96], rgb=True, name="cells")
+        viewer.add_points([(48, 48)], features={"kind": [name]}, name="Points")
+        sources.add_button.click()
+    assert sources.n_sources == 4
+    assert [sources.sources.item(i).text() for i in (2, 3)] == ["Points: a 1", "Points: b 1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("default", "'default' are weights of the package"),
+        ("blood-cells-t", "'blood-cells-t' are weights of the package"),
+        ("blood-cells-s", "'blood-cells-s' are weights of the package"),
+        ("my cells", "Name the weights with letters"),
+    ],
+)
+def test_names_that_are_taken_are_refused(panel, name, said):
+    panel.name.setText(name)
+    panel.use_for_classify()
+    assert f"⚠ {said}" in panel.message.text()
+
+
+def test_where_no_weights_can_be_kept_a_sentence_says_so(panel, tmp_path):
+    (tmp_path / "weights").write_text("in the way")
+    panel.use_for_classify()
+    assert f"⚠ No weights can be kept in {tmp_path / 'weights'}" in panel.message.text()
+    assert "MAMBAMIC_WEIGHTS_DIR" in panel.message.text()
+
+
 def test_from_clicks_to_a_better_classification(viewer, labelled, finish):
     panel = labelled
     assert panel.sources.sources.item(0).text() == ("cells annotations: basophil 12, eosinophil 12")
@@ -260,6 +381,12 @@ def test_live_colours_all_tiles_after_each_label(viewer, panel, docked, finish, 
     qtbot.waitUntil(lambda: not live.is_busy, timeout=10_000)
     layer = viewer.layers["cells live"]
     assert layer.features["class"].tolist() == ["basophil"] * 12 + ["eosinophil"] * 12
+    viewer.layers.remove(layer)  # and the annotations: it goes on
+    viewer.layers.remove(tool.layer)
+    live.refresh()
+    qtbot.waitUntil(lambda: not live.is_busy, timeout=10_000)
+    assert "cells live" in viewer.layers
+    viewer.layers.append(tool.layer)
     first = tool.layer.border_color[tool.layer.features["class"].to_list().index("eosinophil")]
     np.testing.assert_allclose(layer.colormap.color_dict[13], first, atol=0.01)
     assert viewer.layers.selection.active == tool.layer

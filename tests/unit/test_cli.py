@@ -231,6 +231,22 @@ def test_robustness_of_an_image_cuts_tiles_and_draws_some(sheet, tmp_path, capsy
     assert "Choose at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train cells --out a.safetensors --seed -1",
+        "train cells --out a.safetensors --patch-size 0",
+        "robustness cells --out r.html --seed -1",
+        "classify a.png --tile-size 0",
+        "bench --batch-size 0",
+    ],
+)
+def test_numbers_that_are_too_small_are_told_before_the_work(arguments, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments.split())
+    assert "is the least" in capsys.readouterr().err
+
+
 def test_compare_reads_two_tables(sheet, tmp_path, capsys):
     for name, size in (("first", "96"), ("second", "96"), ("third", "48")):
         (tmp_path / name).mkdir()

@@ -260,6 +260,11 @@ def test_a_folder_of_weights_is_registered_offline(tmp_path):
         add_weights(tmp_path)
 
 
+def test_weights_are_not_called_default(tmp_path):
+    with pytest.raises(WeightsError, match="weights 'default' already"):
+        add_weights(on_a_stick(tmp_path, "default"))
+
+
 def on_a_stick(tmp_path, name):
     """A weights file with its manifest, to be added."""
     stick = tmp_path / "stick"

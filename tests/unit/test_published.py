@@ -68,6 +68,13 @@ def test_a_file_of_no_network_is_refused(tmp_path):
         import_published(tmp_path / "a.pth", network="mambamic-t")
 
 
+@pytest.mark.parametrize("content", [b"hi", b"", b"\x00" * 40, b"{}", b"some words\n"])
+def test_what_is_no_weights_file_is_a_sentence(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"a\.pth (cannot be read|holds more than tensors)"):
+        import_published(tmp_path / "a.pth", network="mambamic-t")
+
+
 def test_import_registers_weights_that_classify(published, tmp_path, monkeypatch, capsys, cells):
     path, name, _ = published
     monkeypatch.setenv("MAMBAMIC_WEIGHTS_DIR", str(tmp_path / "mine"))

@@ -61,15 +61,17 @@ class Annotator:
             if tiles is None
             else tiles
         )
+        self._is_grid = tiles is None
         self._places = places_of(self.tiles)
         self._centres = self._places[:, :2] + (tile_size - 1) / 2
         cut = "tiles" if tiles is None else "objects"
         self.annotations = Annotations(
             journal or journal_of(image, tile_size, self.plane.index, cut)
         )
-        known = list(dict.fromkeys([*class_names, *self.annotations.classes]))
-        self.class_names = known
+        self._named = list(class_names)
+        self.class_names = list(dict.fromkeys([*class_names, *self.annotations.classes]))
         self.current = 0
+        self.refusal = ""  # why the last key or click gave no class
         self._gone_to: tuple[int, tuple[float, ...]] | None = None  # a tile; where the cursor was
         self._marked = TileHighlight(viewer, "tile to label")
         self.layer = Points(
@@ -90,24 +92,44 @@ class Annotator:
         viewer.add_layer(self.layer)
         self._show()
 
+    def is_of(self, tiles: Sequence[Tile] | None) -> bool:
+        """Whether these are the tiles that can be labelled; None is the grid."""
+        return self._is_grid if tiles is None else self.tiles == list(tiles)
+
     def set_classes(self, names: Sequence[str]) -> None:
-        """Change the names that the keys give."""
-        self.class_names = list(names)
+        """Change the names that the keys give; tiles of a class that is renamed go with it."""
+        if len(names) == len(self._named):
+            for old, new in zip(self._named, names, strict=True):
+                if old not in names and new not in self.class_names:
+                    self._try(self.annotations.rename, old, new)
+        self._named = list(names)
+        self.class_names = list(dict.fromkeys([*names, *self.annotations.classes]))
         self.current = min(self.current, len(names) - 1)
         self._show()
 
     def label(self, index: int, name: str | None) -> None:
         """Give a tile, by its number in `tiles`, a class, or none."""
         self._mark()
-        try:
-            self.annotations.label(self.tiles[index], name)
-        except MambamicError as error:
-            self._viewer.status = str(error)
+        self._try(self.annotations.label, self.tiles[index], name)
         self._show()
 
+    def _try(self, change: Callable[..., object], *arguments: object) -> None:
+        """Change the labels, and tell where they cannot be kept."""
+        self.refusal = ""
+        try:
+            change(*arguments)
+        except MambamicError as error:
+            self.refusal = str(error)
+
     def tile_at(self, world: Sequence[float]) -> int | None:
-        """Number of the tile that holds a place of the world; of several, the nearest."""
-        place = np.asarray(self.layer.world_to_data(world))[-2:]
+        """Number of the tile that holds a place of the world; of several, the nearest.
+
+        None where there is no tile, or where another plane of a stack is in view.
+        """
+        *leading, y, x = np.asarray(self.layer.world_to_data(world)[-self.layer.ndim :])
+        if tuple(np.round(leading).astype(int)) != self.plane.index:
+            return None
+        place = np.array((y, x))
         distance = np.abs(self._centres - place).max(axis=1)
         nearest = int(distance.argmin())
         return nearest if distance[nearest] <= self.tile_size / 2 else None
@@ -131,6 +153,7 @@ class Annotator:
                 self.current = number - 1
                 name = self.class_names[number - 1]
             index = self._tile_at_hand()
+            self.refusal = "" if index is not None else self._other_plane()
             if index is not None:
                 self.label(index, name)
             elif self._on_change is not None:
@@ -145,8 +168,21 @@ class Annotator:
             return self._gone_to[0]
         return self.tile_at(cursor)
 
+    def _other_plane(self) -> str:
+        """What to do where another plane is in view than the one that is labelled."""
+        try:
+            index = plane_of_layer(self._viewer, self.image).index
+        except MambamicError as error:
+            return str(error)
+        if index == self.plane.index:
+            return ""
+        return (
+            f"Plane {_words(self.plane.index)} is labelled, and {_words(index)} is in view. Go "
+            f"back, or press Start labelling here."
+        )
+
     def _undo(self, layer: Points) -> None:
-        self.annotations.undo()
+        self._try(self.annotations.undo)
         self._show()
 
     def _go_to_next(self, layer: Points) -> None:
@@ -175,6 +211,9 @@ class Annotator:
         index = self.tile_at(event.position)
         if index is not None:
             self.label(index, self.class_names[self.current])
+        elif refusal := self._other_plane():
+            self.refusal = refusal
+            self._show()
 
     def _show(self) -> None:
         classes = self.annotations.classes
@@ -197,6 +236,10 @@ class Annotator:
             layer.selected_data = set()
         if self._on_change is not None:
             self._on_change()
+
+
+def _words(index: tuple[int, ...]) -> str:
+    return ", ".join(map(str, index))
 
 
 def journal_of(image: Image, tile_size: int, index: tuple[int, ...], cut: str) -> Path:

@@ -127,7 +127,10 @@ class ComparePanel(RunPanel):
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
-        self._compared = self.first.layer, self.second.layer
+        layers = self._compared = self.first.layer, self.second.layer
+        image_a, image_b = (layer.metadata.get("image") for layer in layers)
+        if image_a is not None and image_a == image_b:
+            b = _named_like(a, b)
         self._run(_compared, a, b)
 
     def show_pair(self, class_a: int, class_b: int) -> None:
@@ -283,6 +286,12 @@ def _results_of(layer: Layer | None) -> TileResults:
         )
     # A run that goes on fills its results meanwhile.
     return replace(results[0], probabilities=results[0].probabilities.copy())
+
+
+def _named_like(a: TileResults, b: TileResults) -> TileResults:
+    """The second of two results of one layer, which may have been renamed between them."""
+    name = a.provenance["image"]["name"]
+    return replace(b, provenance=b.provenance | {"image": b.provenance["image"] | {"name": name}})
 
 
 def _in_order_of(names_a: Sequence[str], names_b: Sequence[str]) -> list[int]:

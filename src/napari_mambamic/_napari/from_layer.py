@@ -391,7 +391,7 @@ def areas_of_planes(
         places = np.round(vertices[:, columns]).astype(int)
         if (places == places[0]).all() and _has_area(vertices, kind):
             place = tuple(places[0].tolist())
-            polygons.setdefault(place, []).append(_polygon(vertices[:, -2:], kind))
+            polygons.setdefault(place, []).append(polygon_of(vertices[:, -2:], kind))
     found = {}
     for plane in planes:
         place = tuple(plane.index[axes[column]] for column in columns)
@@ -422,7 +422,7 @@ def regions_of_shapes(plane: LayerPlane, layer: Shapes) -> dict[str, list[NDArra
         names, vertices_of_layer(plane, layer), layer.shape_type, strict=True
     ):
         if _has_area(vertices, kind):
-            regions.setdefault(name, []).append(_polygon(vertices, kind))
+            regions.setdefault(name, []).append(polygon_of(vertices, kind))
     if not regions:
         raise NothingToClassify(
             f"Shapes layer {layer.name!r} has no area on this plane. Draw around what is meant."
@@ -443,7 +443,8 @@ def _has_area(vertices: NDArray[np.float64], kind: str) -> bool:
     return len(vertices) > 2 and kind not in ("line", "path")
 
 
-def _polygon(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+def polygon_of(vertices: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
+    """Polygon (k, 2) of a shape; an ellipse is given by the corners of its box."""
     return _ellipse(vertices) if kind == "ellipse" else vertices
 
 

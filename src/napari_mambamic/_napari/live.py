@@ -123,9 +123,10 @@ class LivePreview:
                 results,
                 name=f"{self.annotator.image.name} live",
             )
-            self._viewer.layers.selection.active = self.annotator.layer
             order = self._viewer.layers
-            order.move(order.index(self._layers.main), order.index(self.annotator.layer))
+            if self.annotator.layer in order:
+                order.selection.active = self.annotator.layer
+                order.move(order.index(self._layers.main), order.index(self.annotator.layer))
         else:
             self._layers.update(results)
 

@@ -39,7 +39,7 @@ from napari_mambamic._napari.reviewed_plane import (
 from napari_mambamic._napari.run_panel import RunPanel
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles
 from napari_mambamic._napari.tile_pictures import picture_of_tile
-from napari_mambamic._napari.to_layers import ResultLayers
+from napari_mambamic._napari.to_layers import ResultLayers, results_of
 from napari_mambamic._napari.workers import or_sentence
 from napari_mambamic.errors import MambamicError
 from napari_mambamic.progress import Progress
@@ -48,7 +48,7 @@ from napari_mambamic.tiling import Tile
 from napari_mambamic.training.corrected_head import CorrectedHead
 from napari_mambamic.training.corrections import Sidecar
 from napari_mambamic.training.review import Review
-from napari_mambamic.weights.store import list_weights, own_folder
+from napari_mambamic.weights.store import own_path
 
 ORDERS = {
     "Most uncertain": "margin",
@@ -99,7 +99,7 @@ class ReviewPanel(RunPanel):
         ReasonTip(
             self.cancel_button, "Stop looking at the tiles; labelling goes on", why=NOTHING_RUNS
         )
-        self.layer = ResultBox(self._viewer, "Results")
+        self.layer = _ReviewedBox(self._viewer, "Results")
         self.layer.setToolTip("The layer of classes to go through")
         self.how = ElidingBox()
         self.how.setAccessibleName("Order")
@@ -264,6 +264,8 @@ class ReviewPanel(RunPanel):
         if isinstance(outcome, str):
             self._say(outcome, is_error=True)
             return
+        if self.review is None:
+            return  # another is being opened
         try:
             self.review.corrections.take(outcome)
         except MambamicError:
@@ -384,12 +386,12 @@ class ReviewPanel(RunPanel):
     def use_for_classify(self) -> None:
         """Keep the corrected weights under their name, and choose them in the Classify panel."""
         name = self.name.text().strip()
-        path = own_folder() / f"{name}.safetensors"
-        if not name or not all(c.isalnum() or c in "-_" for c in name):
-            self._say("Name the weights with letters, digits, - and _.", is_error=True)
-        elif name in list_weights() and not path.exists():
-            self._say(f"{name!r} are weights of the package. Choose another name.", is_error=True)
-        elif name == self._reviewed.results.provenance["weights"]["name"]:
+        try:
+            path = own_path(name)
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
+            return
+        if name == self._reviewed.results.provenance["weights"]["name"]:
             self._say(f"{name!r} made these results. Choose another name.", is_error=True)
         elif self.head is not None:
             self._saving.ask(self.head, self._reviewed.results, path)
@@ -413,7 +415,17 @@ class ReviewPanel(RunPanel):
             known,
         )
         panel = open_panel(self._viewer, "Train on your own classes")
-        panel.sources.add_corrections(f"{self._reviewed.plane.layer.name} corrections", tiles)
+        plane = self._reviewed.plane
+        place = ("corrections", plane.layer.unique_id, plane.index)
+        panel.sources.add_corrections(f"{plane.layer.name} corrections", place, tiles)
+
+
+class _ReviewedBox(ResultBox):
+    """Layers of classes but those that a review corrected: what is learned adds to the original."""
+
+    def _offers(self, layer: Layer) -> bool:
+        several = results_of(layer)
+        return bool(several) and not any("corrected" in each.provenance for each in several)
 
 
 def _picture_or_sentence(plane: LayerPlane, tile: Tile) -> tuple[Tile, NDArray[np.uint8] | str]:

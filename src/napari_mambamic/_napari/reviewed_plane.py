@@ -22,9 +22,10 @@ from napari_mambamic._napari.classified import (
 from napari_mambamic._napari.from_layer import some_pixels_of
 from napari_mambamic._napari.to_layers import compile_colormaps
 from napari_mambamic._napari.workers import or_sentence
-from napari_mambamic.errors import MambamicError, NothingToClassify
+from napari_mambamic.errors import ImageError, MambamicError, NothingToClassify
 from napari_mambamic.progress import Progress
 from napari_mambamic.results import TileResults
+from napari_mambamic.tiling import ObjectTiles
 from napari_mambamic.training.corrected_head import CorrectedHead, fit_corrected_head
 from napari_mambamic.training.corrections import Corrections, Sidecar, sidecar_path
 from napari_mambamic.training.queue import How, review_order
@@ -41,6 +42,11 @@ def reviewed_plane_of(viewer: ViewerModel, layer: Layer | None) -> Classified:
     reviewed = classified_of(viewer, layer)
     if not reviewed.results.is_done.any():
         raise NothingToClassify(f"No tile of {layer.name!r} is classified yet. Let Classify run.")
+    if isinstance(reviewed.results.tiles, ObjectTiles) and reviewed.objects is None:
+        raise ImageError(
+            f"The objects of layer {layer.name!r} are closed, so that no corrections can be shown. "
+            f"Open them and classify them again."
+        )
     # Whichever channel was in view, the corrections are those of all.
     return replace(reviewed, plane=reviewed.plane.at_first_channel(reviewed.channel_axis))
 
@@ -155,8 +161,4 @@ def written(sidecar: Sidecar, path: Path) -> Sidecar | str:
 
 def saved_head(head: CorrectedHead, results: TileResults, path: Path) -> Path | str:
     """Write the weights of results with a corrected head; a sentence where that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return head.save(weights_of(results), path)
-    except MambamicError as error:
-        return str(error)
+    return or_sentence(lambda: head.save(weights_of(results), path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.annotate import HELP, Annotator
 from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.folding_row import FoldingRow
-from napari_mambamic._napari.from_layer import labels_of_layer, plane_of_layer
+from napari_mambamic._napari.from_layer import LayerPlane, labels_of_layer, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles, annotated_tiles
@@ -47,9 +47,9 @@ _CLICK, _CLICK_OBJECTS, _FOLDER, _FILE = 0, 1, 5, 6
 
 @dataclass(frozen=True)
 class Source:
-    """A name for people, and how the samples are read when training starts."""
+    """Where samples come from, and how they are read when training starts."""
 
-    name: str
+    place: Hashable  # what is added from the same place again stands for what was before
     read: Callable[[], Samples]
 
 
@@ -152,19 +152,35 @@ class SampleSources(QWidget):
             self._say("Name at least two classes first, with a comma between them.", is_error=True)
             return
         try:
-            self.annotator = Annotator(
-                self._viewer,
-                image,
-                tile_size=self.tile_size.value(),
-                class_names=names,
-                tiles=self._object_tiles(image),
-                on_change=self._show_counts,
-            )
+            tiles = self._object_tiles(image)
+            if self._labels_already(image, tiles):
+                self.annotator.set_classes(names)
+            else:
+                self.annotator = Annotator(
+                    self._viewer,
+                    image,
+                    tile_size=self.tile_size.value(),
+                    class_names=names,
+                    tiles=tiles,
+                    on_change=self._show_counts,
+                )
         except MambamicError as error:
             self._say(str(error), is_error=True)
             return
         self._viewer.layers.selection.active = self.annotator.layer
         self._show_counts()
+
+    def _labels_already(self, image: Image, tiles: ObjectTiles | None) -> bool:
+        """Whether these tiles of the plane in view are those that are being labelled."""
+        annotator = self.annotator
+        return (
+            annotator is not None
+            and annotator.layer in self._viewer.layers
+            and annotator.image is image
+            and annotator.tile_size == self.tile_size.value()
+            and annotator.plane.index == plane_of_layer(self._viewer, image).index
+            and annotator.is_of(tiles)
+        )
 
     def _object_tiles(self, image: Image) -> ObjectTiles | None:
         if self.kind.currentIndex() != _CLICK_OBJECTS:
@@ -221,12 +237,12 @@ class SampleSources(QWidget):
             samples = samples_from_path(path, tile_size=size, skip_unreadable=lenient)
             return without_copies(samples) if lenient else samples
 
-        self._append(Source(str(Path(path).name), read), str(path))
+        self._append(Source(Path(path).absolute(), read), str(path))
 
-    def add_corrections(self, name: str, tiles: AnnotatedTiles) -> None:
-        """Add what was corrected in the panel "Review and correct"."""
+    def add_corrections(self, name: str, place: Hashable, tiles: AnnotatedTiles) -> None:
+        """Add what was corrected, at some place, in the panel "Review and correct"."""
         counts = ", ".join(f"{kind} {n}" for kind, n in tiles.counts.items())
-        self._append(Source(name, tiles.read), f"{name}: {counts}")
+        self._append(Source(place, tiles.read), f"{name}: {counts}")
 
     def remove(self) -> None:
         """Take the chosen source off the list, or the last."""
@@ -254,21 +270,29 @@ class SampleSources(QWidget):
         annotator = self.annotator
         if annotator is None or not len(annotator.annotations):
             raise SamplesError("No tile is labelled. Press Start labelling and click some tiles.")
-        self._add_layer(annotator.layer, image=annotator.image, size=annotator.tile_size)
-
-    def _add_layer(
-        self, layer: Layer, *, image: Image | None = None, size: int | None = None
-    ) -> None:
-        image = image or self.image.layer
         found = annotated_tiles(
-            self._viewer, image, layer, tile_size=size or self.tile_size.value()
+            self._viewer,
+            annotator.image,
+            annotator.layer,
+            tile_size=annotator.tile_size,
+            plane=annotator.plane,
         )
+        self._append_tiles(annotator.layer, annotator.plane, found)
+
+    def _add_layer(self, layer: Layer) -> None:
+        image, size = self.image.layer, self.tile_size.value()
+        plane = plane_of_layer(self._viewer, image)
+        found = annotated_tiles(self._viewer, image, layer, tile_size=size, plane=plane)
+        self._append_tiles(layer, plane, found)
+
+    def _append_tiles(self, layer: Layer, plane: LayerPlane, found: AnnotatedTiles) -> None:
         counts = ", ".join(f"{name} {n}" for name, n in found.counts.items())
-        self._append(Source(layer.name, found.read), f"{layer.name}: {counts}")
+        place = (layer.unique_id, plane.layer.unique_id, plane.index)
+        self._append(Source(place, found.read), f"{layer.name}: {counts}")
 
     def _append(self, source: Source, text: str) -> None:
         for row, known in enumerate(self._added):
-            if known.name == source.name:  # annotated further: the new ones stand for the old
+            if known.place == source.place:  # annotated further
                 self._added[row] = source
                 self.sources.item(row).setText(text)
                 break
@@ -306,7 +330,11 @@ class SampleSources(QWidget):
             f"{i}: {name} {counts.get(name, 0)}" for i, name in enumerate(annotator.class_names, 1)
         )
         clicks = annotator.class_names[annotator.current]
-        self._say(f"{said} - of {len(annotator.tiles):,} tiles. A click gives {clicks!r}. {HELP}")
+        if annotator.refusal:
+            self._say(annotator.refusal, is_error=True)
+        else:
+            total = f"{len(annotator.tiles):,} tiles"
+            self._say(f"{said} - of {total}. A click gives {clicks!r}. {HELP}")
         self.changed.emit()
 
     def _show_fields(self) -> None:

@@ -17,6 +17,7 @@ from napari_mambamic._napari.from_layer import (
     labels_of_layer,
     plane_of_layer,
     points_of_layer,
+    polygon_of,
     vertices_of_layer,
 )
 from napari_mambamic.errors import SamplesError
@@ -87,9 +88,13 @@ def annotated_tiles(
     *,
     tile_size: int,
     column: str | None = None,
+    plane: LayerPlane | None = None,
 ) -> AnnotatedTiles:
-    """Find what is annotated, on the thread of the window; see `samples_from_layers`."""
-    plane = plane_of_layer(viewer, image)
+    """Find what is annotated, on the thread of the window; see `samples_from_layers`.
+
+    The `plane` is by default the one in view.
+    """
+    plane = plane or plane_of_layer(viewer, image)
     if isinstance(annotations, Points):
         places, numbers = points_of_layer(plane, annotations)
         tiles: Sequence[Tile] = tiles_at_points(
@@ -147,12 +152,14 @@ def _tiles_of_shapes(
     tiles: list[Tile] = []
     words: list[str] = []
     classes = _classes_of(layer, column) if len(layer.data) else np.array([])
-    for vertices, word in zip(vertices_of_layer(plane, layer), classes, strict=True):
+    for vertices, kind, word in zip(
+        vertices_of_layer(plane, layer), layer.shape_type, classes, strict=True
+    ):
         if not len(vertices):
             continue  # on another plane
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         if (high - low).min() > tile_size:
-            inside = np.flatnonzero(points_in_poly(centres, vertices))
+            inside = np.flatnonzero(points_in_poly(centres, polygon_of(vertices, kind)))
             found = [grid[i] for i in inside]
         else:
             found = list(tiles_at_points([(low + high) / 2], tile_size=tile_size))

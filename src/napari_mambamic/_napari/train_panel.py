@@ -31,7 +31,7 @@ from napari_mambamic._napari.save_dialog import path_to_save
 from napari_mambamic._napari.training_result import TrainingResult
 from napari_mambamic._napari.weights_box import title_of
 from napari_mambamic.errors import MambamicError
-from napari_mambamic.weights.store import list_weights, own_folder, read_manifest
+from napari_mambamic.weights.store import list_weights, own_path, read_manifest
 
 if TYPE_CHECKING:
     from napari_mambamic.training.checkpoint import Checkpoint
@@ -180,14 +180,11 @@ class TrainPanel(RunPanel):
     def use_for_classify(self) -> None:
         """Keep the weights under their name, and choose them in the Classify panel."""
         name = self.name.text().strip()
-        if not name or not all(c.isalnum() or c in "-_" for c in name):
-            self._say("Name the weights with letters, digits, - and _.", is_error=True)
+        try:
+            path = own_path(name)
+        except MambamicError as error:
+            self._say(str(error), is_error=True)
             return
-        path = own_folder() / f"{name}.safetensors"
-        if name in list_weights() and not path.exists():
-            self._say(f"{name!r} are weights of the package. Choose another name.", is_error=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
         if self.save_weights(path):
             open_panel(self._viewer, "Classify tiles and cells").weights.choose(name)
             self._say(f"Classify now uses {name!r}.")

@@ -63,6 +63,12 @@ class Annotations:
         self._undone.append((tile, before))
         self._set(tile, name)
 
+    def rename(self, old: str, new: str) -> None:
+        """Give all tiles of a class another one; `undo` takes back what was changed before."""
+        self._undone = [(tile, new if name == old else name) for tile, name in self._undone]
+        for tile in [tile for tile, name in self._classes.items() if name == old]:
+            self._set(tile, new)
+
     def undo(self) -> Tile | None:
         """Take the last change back; returns its tile, or None when there was none."""
         if not self._undone:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from napari_mambamic.errors import TrainingError
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -83,6 +85,28 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "auto"
 
+    def check(self) -> None:
+        """Refuse numbers that no run can have.
+
+        Raises
+        ------
+        TrainingError
+            One of them is too small or too large.
+        """
+        for name, least in (("epochs", 1), ("batch_size", 1), ("patch_size", 1), ("seed", 0)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise TrainingError(f"The {_said(name)} is {number}. Choose at least {least}.")
+        for name in ("validation_share", "test_share"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                raise TrainingError(f"The {_said(name)} is {share}. Choose 0 or more, below 1.")
+        if self.validation_share + self.test_share >= 1:
+            raise TrainingError(
+                f"A share of {self.validation_share} to validate on and of {self.test_share} to "
+                f"test on leave nothing to learn from. Choose smaller ones."
+            )
+
     @classmethod
     def published(cls, **changes: Any) -> TrainConfig:
         """Give the recipe of the papers.
@@ -107,3 +131,7 @@ class TrainConfig:
             "test_share": 0.2,
         }
         return cls(**(recipe | changes))
+
+
+def _said(name: str) -> str:
+    return "number of epochs" if name == "epochs" else name.replace("_", " ")

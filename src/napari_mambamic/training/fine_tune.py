@@ -74,8 +74,7 @@ def iter_fine_tune(
 ) -> Generator[TrainProgress, None, Checkpoint]:
     """Train one step at a time: what `fine_tune` drains.  Parameters as there."""
     config = config or TrainConfig()
-    if config.epochs < 1 or config.batch_size < 1:
-        raise TrainingError("Epochs and batch size must be at least 1.")
+    config.check()
     yield TrainProgress(0, 1, 0.0, "Splitting the samples")
     split = split_samples(
         samples,

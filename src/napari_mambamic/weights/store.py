@@ -43,6 +43,34 @@ def own_folder() -> Path:
     return Path(named) if named else user_data_path("napari-mambamic") / "weights"
 
 
+def own_path(name: str) -> Path:
+    """Where weights that the user names are kept; their folder is there then.
+
+    Raises
+    ------
+    WeightsError
+        The name is not one of letters and digits, or is that of other weights; or the folder
+        cannot be made.
+    """
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        raise WeightsError("Name the weights with letters, digits, - and _.")
+    path = own_folder() / f"{name}.safetensors"
+    if name == "default" or _is_bundled(name) or name in _registry()["weights"]:
+        raise WeightsError(f"{name!r} are weights of the package. Choose another name.")
+    _make(path.parent)
+    return path
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            f"No weights can be kept in {folder}: {error.strerror or error}. Make it writable, or "
+            f"name another folder in MAMBAMIC_WEIGHTS_DIR."
+        ) from error
+
+
 def cache_folder() -> Path:
     """Folder of the weights that were downloaded; ``MAMBAMIC_CACHE_DIR`` names another."""
     named = os.environ.get("MAMBAMIC_CACHE_DIR")
@@ -168,10 +196,10 @@ def add_weights(path: str | Path) -> tuple[str, ...]:
         raise WeightsError(f"{source} holds no .safetensors files.")
     for file in found:
         load_network(file)  # refuses what is damaged or does not fit
-        if file.stem in _on_disk():
+        if file.stem == "default" or file.stem in _on_disk():
             raise WeightsError(f"There are weights {file.stem!r} already. Rename {file.name}.")
     folder = own_folder()
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     for file in found:
         for part in (file.with_suffix(".json"), file):
             with written_atomically(folder / part.name) as temporary:

@@ -340,7 +340,12 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "error", "sentence"),
     [
-        ({"epochs": 0}, TrainingError, "at least 1"),
+        ({"epochs": 0}, TrainingError, "number of epochs is 0. Choose at least 1"),
+        ({"batch_size": 0}, TrainingError, "batch size is 0. Choose at least 1"),
+        ({"patch_size": 0}, TrainingError, "patch size is 0. Choose at least 1"),
+        ({"seed": -1}, TrainingError, "seed is -1. Choose at least 0"),
+        ({"test_share": -0.1}, TrainingError, "test share is -0.1. Choose 0 or more"),
+        ({"test_share": 0.9}, TrainingError, "leave nothing to learn from"),
         ({"mode": "feet"}, TrainingError, "no mode 'feet'"),
         ({"balance": "some"}, TrainingError, "no balance 'some'"),
         ({"prior": "posterior"}, TrainingError, "no prior 'posterior'"),
