@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
@@ -633,7 +634,7 @@ def _import_weights(options: argparse.Namespace) -> None:
     from napari_mambamic.weights.published import register_published
     from napari_mambamic.weights.store import list_weights, own_path
 
-    name = options.name or options.file.stem
+    name = options.name or re.sub(r"[^\w-]+", "-", options.file.stem)
     if name in list_weights():
         raise WeightsError(f"There are weights {name!r} already. Choose another with --name.")
     grey = len(options.mean) == 1

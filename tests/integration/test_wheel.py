@@ -53,6 +53,14 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
+def requirements_of(wheel):
+    """What its metadata say that it requires."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    return [line.removeprefix("Requires-Dist: ") for line in lines if "Requires-Dist: " in line]
+
+
 def test_the_wheel_holds_what_it_needs_and_is_small(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -70,34 +78,27 @@ def test_the_wheel_holds_what_it_needs_and_is_small(wheel):
 
 
 def test_the_package_asks_for_no_qt_binding_and_no_pinned_version(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        metadata = archive.read(
-            next(n for n in archive.namelist() if n.endswith("METADATA"))
-        ).decode()
-    required = [
-        line.removeprefix("Requires-Dist: ")
-        for line in metadata.splitlines()
-        if line.startswith("Requires-Dist") and "extra ==" not in line
-    ]
+    required = [line for line in requirements_of(wheel) if "extra ==" not in line]
     assert any(line.startswith("torch>=") for line in required)
     assert not [line for line in required if "==" in line or "qt" in line.lower()]
 
 
-def asked_for(name, *extras):
-    """The installed distributions that one asks for, and those that they ask for."""
-    found, to_do = {}, [(name, extra) for extra in ("", *extras)]
+def asked_for_by(wheel, *extras):
+    """The installed distributions that a wheel asks for, and those that they ask for."""
+    found, to_do = {}, [("napari-mambamic", extra) for extra in ("", *extras)]
     while to_do:
         name, extra = step = to_do.pop()
         if step in found:
             continue
         try:
-            found[step] = distribution(name)
+            found[step] = None if name == "napari-mambamic" else distribution(name)
         except PackageNotFoundError:  # by an extra that a dependency does not have to have
             continue
-        for requirement in map(Requirement, found[step].requires or []):
+        asked = requirements_of(wheel) if found[step] is None else found[step].requires or []
+        for requirement in map(Requirement, asked):
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
                 to_do += [(requirement.name, extra) for extra in ("", *requirement.extras)]
-    return found.values()
+    return filter(None, found.values())
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +111,7 @@ def clean_python(wheel, tmp_path_factory):
     run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel)
     packages = Path(sysconfig.get_path("purelib", "venv", where))
     here = Path(sysconfig.get_path("purelib"))
-    for found in asked_for("napari-mambamic", "all"):
-        if found.metadata["Name"] == "napari-mambamic":
-            continue
+    for found in asked_for_by(wheel, "all"):
         for name in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
             source, target = here / name, packages / name
             if target.exists():

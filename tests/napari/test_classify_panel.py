@@ -307,7 +307,7 @@ BAD_INPUT = [  # what is added to the viewer, the cut, words of the sentence
     (
         lambda v: (v.add_image(np.zeros((99, 99))), v.add_labels(np.zeros((99, 99), int))),
         1,
-        "no objects: all of its pixels are 0",
+        "no objects: no pixel is above 0",
     ),
     (
         lambda v: (v.add_image(np.zeros((99, 99))), v.add_points([[5, 5], [500, 5]])),

@@ -208,6 +208,10 @@ def test_labelling_goes_on_in_the_layer_that_is_there(viewer, panel):
     assert sources.annotator is not tool
     assert sources.annotator.layer in viewer.layers
     assert sources.annotator.annotations.counts == {"a": 1, "b": 2}
+    sources.annotator.label(3, "a")
+    sources.add_button.click()
+    assert sources.n_sources == 1
+    assert sources.reader()().counts == {"a": 2, "b": 2}
     sources.tile_size.setValue(48)
     sources.label_button.click()
     assert sources.annotator.tile_size == 48
@@ -256,6 +260,18 @@ def test_of_a_stack_the_plane_where_labelling_began_is_labelled(viewer, docked, 
     assert "2: b 1 - of 4 tiles" in sources.message.text()
     sources.add_button.click()
     assert sources.reader()().counts == {"a": 1, "b": 1}
+    viewer.dims.set_current_step(0, 1)
+    press(viewer, sources.annotator.layer, key_of(tool.layer, "n"), (1, 50, 150))
+    assert "⚠ Plane 2 is labelled, and 1 is in view" in sources.message.text()
+    press(viewer, sources.annotator.layer, key_of(tool.layer, "1"), (1, 50, 150))
+    assert len(sources.annotator.annotations) == 1
+    viewer.dims.set_current_step(0, 2)
+    sources.label_button.click()
+    assert "1: a 0, 2: b 1 - of 4 tiles" in sources.message.text()
+    viewer.layers["stack"].data = 255 - planes
+    sources.add_button.click()
+    assert sources.n_sources == 2
+    np.testing.assert_array_equal(sources.reader()().pixels[1], 255 - planes[2, :, 96:192])
 
 
 def test_labels_that_cannot_be_kept_are_told_and_stay(viewer, panel, tmp_path):
@@ -268,6 +284,11 @@ def test_labels_that_cannot_be_kept_are_told_and_stay(viewer, panel, tmp_path):
     press(viewer, tool.layer, key_of(tool.layer, "u"), (0, 0))
     assert "⚠ The labels cannot be kept in" in panel.sources.message.text()
     assert len(tool.annotations) == len(tool.layer.data) == 0
+    for index in range(3):
+        tool.label(index, "a")
+    tool.set_classes(["x", "y"])
+    assert "⚠ The labels cannot be kept in" in panel.sources.message.text()
+    assert tool.annotations.counts == {"x": 3}
 
 
 def test_sources_of_one_name_are_kept_apart(viewer, panel, sheet, tmp_path):

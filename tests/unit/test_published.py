@@ -90,6 +90,10 @@ def test_import_registers_weights_that_classify(published, tmp_path, monkeypatch
     assert not isinstance(classifier.network, MambaMIC) or classifier.network.published_filter
     assert main([*arguments, "--name", "first", "--classes", *eight]) == 1
     assert "already" in capsys.readouterr().err
+    path = path.rename(path.with_name("best.epoch 3.pth"))
+    arguments[2] = str(path)
+    assert main([*arguments, "--classes", *eight]) == 0
+    assert "best-epoch-3" in list_weights()
     assert main([*arguments, "--name", "second", "--classes", *eight[:7]]) == 1
     assert "has 8 classes, and 7 names were given" in capsys.readouterr().err
     assert "second" not in list_weights()

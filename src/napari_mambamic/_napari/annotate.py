@@ -98,10 +98,11 @@ class Annotator:
 
     def set_classes(self, names: Sequence[str]) -> None:
         """Change the names that the keys give; tiles of a class that is renamed go with it."""
+        self.refusal = ""
         if len(names) == len(self._named):
-            for old, new in zip(self._named, names, strict=True):
-                if old not in names and new not in self.class_names:
-                    self._try(self.annotations.rename, old, new)
+            pairs = zip(self._named, names, strict=True)
+            renamed = {a: b for a, b in pairs if a not in names and b not in self.class_names}
+            self._try(self.annotations.rename, renamed)
         self._named = list(names)
         self.class_names = list(dict.fromkeys([*names, *self.annotations.classes]))
         self.current = min(self.current, len(names) - 1)
@@ -186,6 +187,10 @@ class Annotator:
         self._show()
 
     def _go_to_next(self, layer: Points) -> None:
+        if refusal := self._other_plane():
+            self.refusal = refusal
+            self._show()
+            return
         index = self.next_unlabelled()
         if index is None:
             self._viewer.status = "Every tile has a class."

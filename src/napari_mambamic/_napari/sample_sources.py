@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 from napari_mambamic._napari.annotate import HELP, Annotator
 from napari_mambamic._napari.eliding_box import ElidingBox
 from napari_mambamic._napari.folding_row import FoldingRow
-from napari_mambamic._napari.from_layer import LayerPlane, labels_of_layer, plane_of_layer
+from napari_mambamic._napari.from_layer import labels_of_layer, plane_at, plane_of_layer
 from napari_mambamic._napari.layer_box import LayerBox
 from napari_mambamic._napari.message import Message
 from napari_mambamic._napari.samples_from_layers import AnnotatedTiles, annotated_tiles
@@ -93,7 +93,7 @@ class SampleSources(QWidget):
         self.size_on_disk.setAccessibleName("Tile size of files")
         self.size_on_disk.setToolTip(
             "Side of the tiles around the places of a .csv file, which need it, or around boxes; "
-            "whole images are resampled to it. Automatic is their median size"
+            "whole images of folders and tables are resampled to it. Automatic: their median size"
         )
         self.class_names = QLineEdit()
         self.class_names.setPlaceholderText("normal, infected, ...")
@@ -241,8 +241,7 @@ class SampleSources(QWidget):
 
     def add_corrections(self, name: str, place: Hashable, tiles: AnnotatedTiles) -> None:
         """Add what was corrected, at some place, in the panel "Review and correct"."""
-        counts = ", ".join(f"{kind} {n}" for kind, n in tiles.counts.items())
-        self._append(Source(place, tiles.read), f"{name}: {counts}")
+        self._append_tiles(place, name, tiles)
 
     def remove(self) -> None:
         """Take the chosen source off the list, or the last."""
@@ -270,25 +269,26 @@ class SampleSources(QWidget):
         annotator = self.annotator
         if annotator is None or not len(annotator.annotations):
             raise SamplesError("No tile is labelled. Press Start labelling and click some tiles.")
+        image, layer, index = annotator.image, annotator.layer, annotator.plane.index
         found = annotated_tiles(
             self._viewer,
-            annotator.image,
-            annotator.layer,
+            image,
+            layer,
             tile_size=annotator.tile_size,
-            plane=annotator.plane,
+            plane=plane_at(image, index),  # with its pixels of now
         )
-        self._append_tiles(annotator.layer, annotator.plane, found)
+        self._append_tiles(annotator.annotations.journal, layer.name, found)
 
     def _add_layer(self, layer: Layer) -> None:
         image, size = self.image.layer, self.tile_size.value()
         plane = plane_of_layer(self._viewer, image)
         found = annotated_tiles(self._viewer, image, layer, tile_size=size, plane=plane)
-        self._append_tiles(layer, plane, found)
+        place = (layer.unique_id, image.unique_id, plane.index)
+        self._append_tiles(place, layer.name, found)
 
-    def _append_tiles(self, layer: Layer, plane: LayerPlane, found: AnnotatedTiles) -> None:
-        counts = ", ".join(f"{name} {n}" for name, n in found.counts.items())
-        place = (layer.unique_id, plane.layer.unique_id, plane.index)
-        self._append(Source(place, found.read), f"{layer.name}: {counts}")
+    def _append_tiles(self, place: Hashable, name: str, found: AnnotatedTiles) -> None:
+        counts = ", ".join(f"{kind} {n}" for kind, n in found.counts.items())
+        self._append(Source(place, found.read), f"{name}: {counts}")
 
     def _append(self, source: Source, text: str) -> None:
         for row, known in enumerate(self._added):

@@ -135,9 +135,11 @@ def _open_picture(path: Path, pixel_size_um: float | tuple[float, float] | None)
     try:
         pixels = imread(path)
     except Exception as error:  # each format has errors of its own
+        of_the_system = isinstance(error, OSError) and error.errno
+        reason = said_by(error) if of_the_system else "it is damaged or of an unknown kind"
         raise ImageError(
-            f"{path} cannot be read as an image: it is damaged or of an unknown kind. Get another "
-            f"copy, or save it as TIFF or PNG."
+            f"{path} cannot be read as an image: {reason}. Get another copy, or save it as TIFF or "
+            f"PNG."
         ) from error
     is_plane = pixels.ndim == 3 and pixels.shape[2] <= 4
     return as_image(

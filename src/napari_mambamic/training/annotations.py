@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -63,11 +64,15 @@ class Annotations:
         self._undone.append((tile, before))
         self._set(tile, name)
 
-    def rename(self, old: str, new: str) -> None:
-        """Give all tiles of a class another one; `undo` takes back what was changed before."""
-        self._undone = [(tile, new if name == old else name) for tile, name in self._undone]
-        for tile in [tile for tile, name in self._classes.items() if name == old]:
-            self._set(tile, new)
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Call classes otherwise, from old names to new; `undo` takes back what was before."""
+        self._undone = [
+            (tile, None if name is None else names.get(name, name)) for tile, name in self._undone
+        ]
+        renamed = {t: names[name] for t, name in self._classes.items() if name in names}
+        self._classes |= renamed
+        for tile, name in renamed.items():
+            self._keep(tile, name)
 
     def undo(self) -> Tile | None:
         """Take the last change back; returns its tile, or None when there was none."""

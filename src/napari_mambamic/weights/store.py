@@ -49,8 +49,8 @@ def own_path(name: str) -> Path:
     Raises
     ------
     WeightsError
-        The name is not one of letters and digits, or is that of other weights; or the folder
-        cannot be made.
+        The name is not one of letters and digits, or is that of weights of the package; or the
+        folder cannot be made.
     """
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise WeightsError("Name the weights with letters, digits, - and _.")
