@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_mambamic import TrainConfig, fine_tune, load_classifier, samples_from_arrays
 from napari_mambamic.errors import NetworkError
 from napari_mambamic.networks import build_network, list_networks, register_network
 from napari_mambamic.networks.published import load_published
@@ -142,3 +143,20 @@ def test_a_network_of_ones_own_is_built_by_its_name(monkeypatch):
     assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
     with pytest.raises(NetworkError, match="'mambamic-t' already"):
         register_network("mambamic-t", ResNet18)
+    register_network("whole", lambda **sizes: torch.nn.Conv2d(3, 5, 1))
+    with pytest.raises(NetworkError, match="'whole' has no embed, or no linear head"):
+        build_network("whole", n_classes=5)
+
+
+@pytest.mark.parametrize("prior", ["balanced", "training"])
+def test_a_network_of_ones_own_is_trained_kept_and_used(monkeypatch, tmp_path, prior):
+    monkeypatch.setattr("napari_mambamic.networks._registered", {})
+    register_network("resnet-18", ResNet18)
+    patches = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 3), dtype=np.uint8)
+    patches[::3, :, :8] = 0
+    samples = samples_from_arrays(patches, ["half", "whole", "whole"] * 8)
+    config = TrainConfig(network="resnet-18", epochs=2, patch_size=32, prior=prior)
+    path = fine_tune(samples, start=None, config=config).save(tmp_path / "mine.safetensors")
+    predicted = load_classifier(path, device="cpu").predict(patches)
+    assert predicted.probabilities.shape == (24, 2)
+    assert predicted.embeddings.shape == (24, 512)

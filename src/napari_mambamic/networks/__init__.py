@@ -43,8 +43,8 @@ def register_network(name: str, build: Callable[..., Any]) -> None:
         What `build_network`, training and manifests call it.
     build : callable
         Takes the keywords ``n_classes`` and ``in_channels`` and returns a module that maps patches
-        (n, in_channels, height, width) to logits (n, n_classes).  To start from its weights and to
-        map embeddings, the module also needs ``embed`` and a linear ``head``.
+        (n, in_channels, height, width) to logits (n, n_classes): by ``embed``, which gives vectors,
+        and ``head``, a linear layer with a bias that makes logits of them.
 
     Raises
     ------
@@ -101,6 +101,12 @@ def build_network(name: str, *, n_classes: int, in_channels: int = 3) -> StagedN
             raise NetworkError(f"{what} is {count}; it must be at least 1.")
     if known in _registered:
         built: StagedNetwork = _registered[known](n_classes=n_classes, in_channels=in_channels)
+        has_head = getattr(getattr(built, "head", None), "bias", None) is not None
+        if not (has_head and hasattr(built, "embed")):
+            raise NetworkError(
+                f"Network {known!r} has no embed, or no linear head with a bias. Divide it into "
+                f"both."
+            )
         return built
     depths, widths = sizes_of(known)
     from napari_mambamic.networks.mambamic import MambaMIC

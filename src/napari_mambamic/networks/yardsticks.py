@@ -45,10 +45,11 @@ def scan_left_out(network: nn.Module) -> Iterator[None]:
         yield
 
 
-class ResNet18(nn.Sequential):
+class ResNet18(nn.Module):
     """ResNet-18 (He et al., CVPR 2016, doi:10.1109/CVPR.2016.90), as plain as torch has it."""
 
     def __init__(self, n_classes: int, in_channels: int = 3) -> None:
+        super().__init__()
         layers = [
             *_convolved(in_channels, 64, 7, 2),
             nn.ReLU(inplace=True),
@@ -58,8 +59,18 @@ class ResNet18(nn.Sequential):
         for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
             layers += [_Residual(inner, channels, stride), _Residual(channels, channels, 1)]
             inner = channels
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, n_classes)]
-        super().__init__(*layers, *head)
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(inner, n_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeddings (n, 512) of patches (n, channels, height, width)."""
+        embeddings: Tensor = self.body(x)
+        return embeddings
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, n_classes) of patches (n, channels, height, width)."""
+        logits: Tensor = self.head(self.embed(x))
+        return logits
 
 
 class _Residual(nn.Module):
